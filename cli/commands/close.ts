@@ -1,0 +1,75 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
+
+import { removeFork } from '../../fs/mounts/fork.ts';
+import type { MountStatus } from '../../fs/mounts/mount-table.ts';
+import { isWorthSaving } from '../../fs/workspace/plan-layers.ts';
+import { diffWorkspace } from '../../fs/workspace/work-tree.ts';
+import { openHead, readWorkTree } from '../../fs/workspace/workspace.ts';
+import { toText } from '../../store/byte-string.ts';
+import { BentoError } from '../../store/errors.ts';
+import { defineCommand, type Context } from '../command.ts';
+import { findMount } from '../find-mount.ts';
+import { loadWorkspace } from '../open-store.ts';
+
+/** How many unsaved paths are named before the rest is only counted. */
+const NAMED_MAX = 20;
+
+export const close = defineCommand({
+  name: 'close',
+  summary: 'End a fork',
+  usage: 'bento close <dir> [--discard] [--force]',
+  details: 'Refuses while there is unsaved work, and says what; --discard throws it away.',
+  args: { min: 1, max: 1 },
+  options: {
+    discard: { type: 'boolean', help: 'throw unsaved work away' },
+    force: { type: 'boolean', help: 'even while somebody uses the directory' },
+  },
+
+  async run(ctx) {
+    const [written = ''] = ctx.args;
+    const path = existsSync(written) ? realpathSync(written) : resolve(written);
+    const { store, record } = await findMount(path, ctx.dir);
+    if (record.kind !== 'fork') {
+      throw new BentoError('TARGET_INVALID', `${path} is a mount, not a fork`, { hint: `bento unmount ${path}` });
+    }
+    const unsaved = await unsavedWork(record, ctx);
+    if (unsaved.length > 0 && !ctx.options.discard) {
+      for (const line of named(unsaved)) ctx.note(line);
+      throw refuse(path, unsaved.length);
+    }
+    await removeFork(store, record, ctx.options.force);
+    return { closed: path, discarded: unsaved };
+  },
+
+  render: ({ closed, discarded }) =>
+    [
+      `Closed ${closed}`,
+      ...(discarded.length > 0
+        ? [`Discarded ${discarded.length} unsaved change${discarded.length === 1 ? '' : 's'}:`, ...named(discarded)]
+        : []),
+    ].join('\n'),
+});
+
+/** Paths that differ from the fork's head; a fork that cannot be read counts as having unsaved work. */
+async function unsavedWork(record: MountStatus, ctx: Context): Promise<string[]> {
+  if (!record.mounted)
+    return ctx.options['discard'] === true ? [] : ['(the fork is not mounted, so its changes were not looked at)'];
+  const workspace = await loadWorkspace(record.target, ctx);
+  const head = await openHead(workspace);
+  const changes = diffWorkspace(workspace.source, head?.tree, await readWorkTree(workspace));
+  return changes
+    .filter(isWorthSaving)
+    .map(({ kind, path }) => `${{ added: '+', removed: '-', modified: '~' }[kind]} ${toText(path)}`);
+}
+
+function refuse(path: string, count: number): BentoError {
+  return new BentoError('UNSAVED_CHANGES', `${path} has ${count} unsaved change${count === 1 ? '' : 's'}`, {
+    hint: `save it (bento save --dir ${path}) or throw it away (bento close --discard ${path})`,
+  });
+}
+
+function named(unsaved: readonly string[]): string[] {
+  const rest = unsaved.length - NAMED_MAX;
+  return [...unsaved.slice(0, NAMED_MAX).map((line) => `  ${line}`), ...(rest > 0 ? [`  … and ${rest} more`] : [])];
+}

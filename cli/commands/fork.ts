@@ -1,0 +1,76 @@
+import { forkCheckpoint, type Forked } from '../../fs/mounts/fork.ts';
+import type { MountRecord } from '../../fs/mounts/mount-table.ts';
+import { describeNewWorkspace } from '../../fs/workspace/new-workspace.ts';
+import type { Checkpoint } from '../../store/checkpoint.ts';
+import { fromText } from '../../store/byte-string.ts';
+import type { Store } from '../../store/store.ts';
+import { defineCommand, type Context } from '../command.ts';
+import { findConfig, openSource, resolveRef, storeOf } from '../open-store.ts';
+
+export const fork = defineCommand({
+  name: 'fork',
+  summary: 'Make a writable workspace from a checkpoint, at once',
+  usage: 'bento fork <ref> <dir>... [-m <message>]',
+  details:
+    'It shares every unchanged byte with the checkpoint, has its own head, and is saved, diffed and opened like any\nworkspace. `bento close` ends it.',
+  args: { min: 2, max: 1000 },
+  options: { message: { type: 'string', short: 'm', value: 'message', help: 'what will be tried here' } },
+
+  async run(ctx) {
+    const [written = '', ...targets] = ctx.args;
+    const config = await findConfig(ctx.dir);
+    const store = storeOf(config);
+    const { digest, label, layout } = await resolveRef(written, { store, config, dir: ctx.dir });
+    const checkpoint = await store.loadCheckpoint(digest);
+    const forks = [];
+    for (const target of targets) {
+      const message = ctx.options.message;
+      const request = { manifest: digest, ref: label, workspaceId: layout.id, target, ...(message && { message }) };
+      const { record, copiedBecause } = await makeFork(store, request, checkpoint, ctx);
+      if (copiedBecause !== undefined) ctx.note(`note: ${record.target} is a plain copy: ${copiedBecause}`);
+      forks.push({ target: record.target, ref: label, digest, engine: record.engine });
+    }
+    return forks.length === 1 && forks[0] ? { ...forks[0], forks } : { ref: label, digest, forks };
+  },
+
+  render: ({ forks }) =>
+    forks
+      .map(({ ref, target, engine }) => `Forked ${ref} to ${target}${engine === 'copy' ? ' (copied)' : ''}`)
+      .join('\n'),
+});
+
+async function makeFork(
+  store: Store,
+  request: Parameters<typeof forkCheckpoint>[1],
+  checkpoint: Checkpoint,
+  ctx: Context,
+): Promise<Forked> {
+  return await forkCheckpoint(store, request, {
+    prepare: async (record) => await describeFork(store, record, checkpoint),
+    copy: async (record) => await copyInto(store, record, checkpoint, ctx),
+  });
+}
+
+async function describeFork(
+  store: Store,
+  { target, workspaceId, manifest }: MountRecord,
+  checkpoint: Checkpoint,
+): Promise<void> {
+  await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest });
+}
+
+/** Reading and unpacking layers is only loaded where a mount cannot do it lazily. */
+async function copyInto(store: Store, record: MountRecord, checkpoint: Checkpoint, ctx: Context): Promise<void> {
+  const [{ openTree }, { ContentReader }, { materialise }] = await Promise.all([
+    import('../../fs/tree/index-checkpoint.ts'),
+    import('../../fs/tree/content-reader.ts'),
+    import('../../fs/workspace/restore.ts'),
+  ]);
+  const source = await openSource(store, ctx);
+  const reader = new ContentReader(store, source.entries);
+  try {
+    materialise(await openTree(source, checkpoint), fromText(record.target), { reader }, () => true);
+  } finally {
+    reader.close();
+  }
+}

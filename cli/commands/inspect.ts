@@ -1,0 +1,109 @@
+import { walkTree } from '../../fs/tree/tree.ts';
+import { openCheckpoint } from '../../fs/workspace/workspace.ts';
+import { toText } from '../../store/byte-string.ts';
+import { shortDigest } from '../../store/digest.ts';
+import { reportTitles } from '../../fs/workspace/save.ts';
+import { defineCommand, type Context } from '../command.ts';
+import { findConfig, openSource, resolveDefault, resolveRef, storeOf, type RefContext } from '../open-store.ts';
+import { formatSize, oneLine } from '../terminal.ts';
+
+export const inspect = defineCommand({
+  name: 'inspect',
+  summary: 'Show what a checkpoint holds',
+  usage: 'bento inspect [<ref>] [--files]',
+  args: { min: 0, max: 1 },
+  options: { files: { type: 'boolean', help: 'list the files of every layer' } },
+
+  async run(ctx) {
+    const { dir, args, options } = ctx;
+    const config = await findConfig(dir);
+    const context: RefContext = { store: storeOf(config), config, dir };
+    const named = args[0] === undefined ? await resolveDefault(context) : await resolveRef(args[0], context);
+    const checkpoint = await context.store.loadCheckpoint(named.digest);
+    const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
+    const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({
+      title,
+      fileCount,
+      sizeBytes,
+      layerCount,
+      digests: checkpoint.layers.filter((layer) => layer.title === title).map((layer) => layer.descriptor.digest),
+      ...(files && { files: files.get(title) ?? [] }),
+    }));
+    const { digest, sequence, parent, created, extensions, message, meta } = checkpoint;
+    return {
+      ref: named.label,
+      sequence,
+      digest,
+      parent: parent ?? null,
+      created,
+      extensions,
+      message,
+      config: meta,
+      layers,
+    };
+  },
+
+  render(data, { colors }) {
+    const { ref, sequence, digest, parent, created, extensions, message, layers } = data;
+    const header = [
+      `Checkpoint: ${ref} (sequence ${sequence})`,
+      `Digest:     ${digest}`,
+      ...(parent === null ? [] : [`Parent:     ${parent}`]),
+      `Created:    ${created}`,
+      ...(extensions.length > 0 ? [`Extensions: ${extensions.join(',')}`] : []),
+      ...(message === '' ? [] : [`Message:    ${oneLine(message)}`]),
+    ];
+    const blocks = layers.flatMap(({ title, fileCount, sizeBytes, layerCount, digests, files }, i) => [
+      '',
+      `  [${i + 1}/${layers.length}] ${title} — ${fileCount} file${fileCount === 1 ? '' : 's'}, ${formatSize(sizeBytes)}`,
+      `   digest: ${colors.dim(shortDigest(digests.at(-1) ?? ''))}${layerCount > 1 ? ` (${layerCount} layers)` : ''}`,
+      ...(files === undefined ? [] : files.length === 0 ? ['    (empty)'] : files.map((file) => `    ${file}`)),
+    ]);
+    const total = layers.reduce((sum, layer) => sum + layer.sizeBytes, 0);
+    return [
+      ...header,
+      ...renderConfig(data.config),
+      '',
+      'Layers:',
+      ...blocks,
+      '',
+      `Total size: ${formatSize(total)}`,
+    ].join('\n');
+  },
+});
+
+type Meta = Awaited<ReturnType<typeof openCheckpoint>>['checkpoint']['meta'];
+
+function renderConfig({ task, extensions, repos, environment }: Meta): string[] {
+  const root = repos?.find((repo) => repo.path === '.');
+  const others = repos?.filter((repo) => repo.path !== '.') ?? [];
+  const lines = [
+    ...(task ? [`  Task:      ${oneLine(task)}`] : []),
+    ...(extensions?.length ? [`  Extensions: ${extensions.join(', ')}`] : []),
+    ...(root ? [`  Git:       ${describeRepo(root)}`] : []),
+    ...(others.length > 0 ? ['  Repos:', ...others.map((repo) => `    ${repo.path}: ${describeRepo(repo)}`)] : []),
+    ...(environment ? [`  Platform:  ${environment.os}/${environment.arch}`] : []),
+  ];
+  return lines.length > 0 ? ['', 'Config:', ...lines] : [];
+}
+
+function describeRepo({ branch, sha }: { branch?: string; sha?: string }): string {
+  return `${oneLine(branch ?? 'HEAD')} (${sha?.slice(0, 12) ?? 'no commits'})`;
+}
+
+async function listFiles(
+  context: RefContext,
+  digest: Parameters<typeof openCheckpoint>[1],
+  ctx: Context,
+): Promise<Map<string, string[]>> {
+  const { checkpoint, tree } = await openCheckpoint(await openSource(context.store, ctx), digest);
+  const files = new Map<string, string[]>();
+  for (const [path, node] of walkTree(tree)) {
+    if (node.type === 'dir') continue;
+    const title = checkpoint.layers[node.depth]?.title ?? '';
+    const listed = files.get(title);
+    if (listed === undefined) files.set(title, [toText(path)]);
+    else listed.push(toText(path));
+  }
+  return files;
+}

@@ -1,0 +1,55 @@
+import { saveWorkspace, type TitleReport } from '../../fs/workspace/save.ts';
+import type { SaveEvent } from '../../fs/workspace/pack-layers.ts';
+import { toText } from '../../store/byte-string.ts';
+import { BentoError } from '../../store/errors.ts';
+import { isTag } from '../../store/ref.ts';
+import { defineCommand } from '../command.ts';
+import { loadWorkspace } from '../open-store.ts';
+import { formatSize, type ProgressEvent } from '../terminal.ts';
+
+export const save = defineCommand({
+  name: 'save',
+  summary: 'Checkpoint the workspace',
+  usage: 'bento save [-m <message>] [--tag <tag>]',
+  details: 'Writes what changed since the checkpoint this directory is at. In a fork only its own changes are read.',
+  options: {
+    message: { type: 'string', short: 'm', value: 'message', help: 'what this checkpoint is' },
+    tag: { type: 'string', value: 'tag', help: 'tag it with this instead of cp-N' },
+  },
+
+  async run(ctx) {
+    const { tag } = ctx.options;
+    if (tag !== undefined && !isTag(tag)) throw new BentoError('REF_INVALID', `"${tag}" is not a valid tag`);
+    const workspace = await loadWorkspace(ctx.dir, ctx);
+    const message = ctx.options.message ?? workspace.fork?.message;
+    const result = await saveWorkspace(workspace, {
+      ...(message && { message }),
+      ...(tag && { tag }),
+      onEvent: (event) => ctx.progress(progressOf(event)),
+      onWait: () => ctx.note('waiting for another save of this workspace...'),
+    });
+    const skipped = result.skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
+    for (const { path, reason } of skipped) ctx.note(`note: ${path} is not saved: ${reason}`);
+    const { saved, digest, tags, sequence, titles: layers, addedBytes } = result;
+    return { saved, tag: tags[0] ?? null, tags, digest: digest ?? null, sequence, addedBytes, layers, skipped };
+  },
+
+  render({ saved, tags, layers }) {
+    if (!saved) return 'No changes detected, skipping checkpoint.';
+    return ['Scanning workspace...', ...layers.map(renderTitle), `Tagged: ${tags.join(', ')}`].join('\n');
+  },
+});
+
+function renderTitle({ title, fileCount, sizeBytes, status }: TitleReport): string {
+  const shown = status === 'unchanged' ? 'unchanged, reusing' : status;
+  return `  ${`${title}:`.padEnd(10)} ${fileCount} files, ${formatSize(sizeBytes)} (${shown})`;
+}
+
+function progressOf(event: SaveEvent): ProgressEvent {
+  switch (event.kind) {
+    case 'packing':
+      return { label: `Packing ${event.title}`, done: event.entriesDone, total: event.entryCount };
+    case 'packed':
+      return { label: `Packed ${event.title}`, done: event.sizeBytes, unit: 'bytes' };
+  }
+}

@@ -1,0 +1,105 @@
+import { lstatSync } from 'node:fs';
+import { chmod, chown, mkdir, rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { fromText, toFsPath } from '../../store/byte-string.ts';
+import { hexOf } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
+import { lsetxattr, readXattrs, utimensat } from '../../store/syscalls.ts';
+import { fuseAvailability, unmount } from './dev-fuse.ts';
+import { bring, newRecord, release, type MountRequest } from './mount.ts';
+import { MountTable, type MountRecord, type MountStatus } from './mount-table.ts';
+import { mountedAt } from './mountinfo.ts';
+import { runtimeDir } from './runtime-dir.ts';
+import { makeForkTarget, refuseIfTaken } from './targets.ts';
+
+export interface ForkSteps {
+  /** Fills the new workspace (its `bento.yaml`) before the command returns. */
+  prepare: (record: MountRecord) => Promise<void>;
+  /** Writes the whole checkpoint into the target, where nothing can be mounted. */
+  copy: (record: MountRecord) => Promise<void>;
+}
+
+export interface Forked {
+  record: MountRecord;
+  /** Why it is a copy and no mount. */
+  copiedBecause: string | undefined;
+}
+
+/**
+ * Makes a writable workspace over a checkpoint: an upper directory and an overlay mount of it. Whatever is not changed is
+ * shared with the checkpoint and with everything else made from it. Where the kernel does not let us, it is a copy.
+ *
+ * @throws BentoError TARGET_NOT_EMPTY, MOUNT_POINT_BUSY, MOUNT_POINT_MISSING or what loading throws
+ */
+export async function forkCheckpoint(store: Store, request: MountRequest, steps: ForkSteps): Promise<Forked> {
+  const { target, made } = await makeForkTarget(request.target);
+  const table = new MountTable(store);
+  try {
+    await refuseIfTaken(table, target);
+  } catch (error) {
+    if (made) await rmdir(target);
+    throw error;
+  }
+  let record = newRecord({ ...request, target }, 'fork', 'overlay', made);
+  try {
+    const copiedBecause = await mountOverlay(store, record);
+    if (copiedBecause !== undefined) {
+      record = { ...record, engine: 'copy' };
+      await table.add(record);
+      await steps.copy(record);
+    }
+    await steps.prepare(record);
+    if (copiedBecause === undefined) await keepRootAttributes(store, record);
+    return { record, copiedBecause };
+  } catch (error) {
+    await tearDown(store, record);
+    throw error;
+  }
+}
+
+/** Ends a fork for good: what was not saved is gone, and the directory too if the fork made it. */
+export async function removeFork(store: Store, record: MountStatus, lazy: boolean): Promise<void> {
+  if (record.mounted) await release(store, record, lazy);
+  await tearDown(store, record);
+}
+
+/** @returns why it did not work, where a copy can take its place */
+async function mountOverlay(store: Store, record: MountRecord): Promise<string | undefined> {
+  const { usable, reason } = fuseAvailability();
+  if (usable !== 'root') return reason ?? 'an ordinary user may not mount overlays';
+  const table = new MountTable(store);
+  for (const name of ['upper', 'work']) await mkdir(join(table.forkDir(record), name), { recursive: true });
+  await table.add(record);
+  try {
+    await bring(store, record);
+    return undefined;
+  } catch (error) {
+    if (error instanceof BentoError && error.code === 'MOUNT_FAILED') return error.message;
+    throw error;
+  }
+}
+
+/** An overlay's root shows the attributes of its upper directory: these are made the checkpoint's. */
+async function keepRootAttributes(store: Store, { manifest, target }: MountRecord): Promise<void> {
+  const lower = fromText(join(runtimeDir(store.root).tree, hexOf(manifest)));
+  const upper = fromText(target);
+  const stat = lstatSync(toFsPath(lower), { bigint: true });
+  const NSEC = 1_000_000_000n;
+  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC;
+  await chown(target, Number(stat.uid), Number(stat.gid));
+  await chmod(target, Number(stat.mode & 0o7777n));
+  for (const [name, value] of readXattrs(lower) ?? []) lsetxattr(upper, name, value);
+  utimensat(upper, { mtime: { sec: Number((stat.mtimeNs - nsec) / NSEC), nsec: Number(nsec) } });
+}
+
+async function tearDown(store: Store, record: MountRecord): Promise<void> {
+  const table = new MountTable(store);
+  if (record.engine === 'overlay' && mountedAt(record.target) !== undefined)
+    unmount(fromText(record.target), { lazy: true });
+  if (record.engine === 'copy' && record.madeTarget) await rm(record.target, { recursive: true, force: true });
+  await rm(table.forkDir(record), { recursive: true, force: true });
+  await table.remove(record);
+  if (record.madeTarget) await rmdir(record.target).catch(() => undefined); // somebody put something there: it stays
+}

@@ -1,0 +1,108 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import type { Digest } from '../../store/digest.ts';
+import { syncDir, writeFileDurably } from '../../store/durable.ts';
+import { errnoOf } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
+import { mountedFileSystems } from './mountinfo.ts';
+
+/**
+ * How a mount is made: `bind` of the daemon's tree, a FUSE mount of its own (`fuse`), kernel overlayfs over the daemon's
+ * tree (`overlay`), or a plain copy where nothing can be mounted.
+ */
+export type Engine = 'bind' | 'fuse' | 'overlay' | 'copy';
+
+/** One mount or fork, as kept in `<store>/mounts/<id>.json` from before it is made until it is closed. */
+export interface MountRecord {
+  id: string;
+  kind: 'mount' | 'fork';
+  engine: Engine;
+  /** Absolute path. */
+  target: string;
+  manifest: Digest;
+  /** What the user called it. */
+  ref: string;
+  workspaceId: string;
+  /** RFC 3339. */
+  created: string;
+  user: string;
+  message?: string;
+  /** The target did not exist before; closing removes it again. */
+  madeTarget: boolean;
+}
+
+export interface MountStatus extends MountRecord {
+  /** A copy counts as mounted as long as it is there. */
+  mounted: boolean;
+}
+
+/** The mounts and forks of a store: one small file each, so that it survives everything that a mount does not. */
+export class MountTable {
+  readonly #store: Store;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  get dir(): string {
+    return join(this.#store.root, 'mounts');
+  }
+
+  /** Where a fork keeps what it changed: `upper/` and overlayfs's `work/`. */
+  forkDir(record: { id: string }): string {
+    return join(this.#store.root, 'forks', record.id);
+  }
+
+  async add(record: MountRecord): Promise<void> {
+    await mkdir(this.dir, { recursive: true, mode: 0o700 });
+    await writeFileDurably(this.#path(record.id), `${JSON.stringify(record, undefined, 2)}\n`, 0o600);
+  }
+
+  async remove(record: MountRecord): Promise<void> {
+    await rm(this.#path(record.id), { force: true });
+    await syncDir(this.dir);
+  }
+
+  async list(): Promise<MountStatus[]> {
+    const targets = new Set(mountedFileSystems().map((mounted) => mounted.target));
+    const records = await Promise.all((await this.#files()).map(async (name) => await this.#read(name)));
+    return records
+      .flatMap((record) => record ?? [])
+      .map((record) => ({ ...record, mounted: record.engine === 'copy' || targets.has(record.target) }))
+      .sort((a, b) => (a.created < b.created ? -1 : 1));
+  }
+
+  /** The mount or fork at exactly this directory. */
+  async at(target: string): Promise<MountStatus | undefined> {
+    return (await this.list()).find((record) => record.target === target);
+  }
+
+  async #files(): Promise<string[]> {
+    try {
+      return (await readdir(this.dir)).filter((name) => name.endsWith('.json'));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw error;
+    }
+  }
+
+  async #read(name: string): Promise<MountRecord | undefined> {
+    try {
+      return JSON.parse(await readFile(join(this.dir, name), 'utf8')) as MountRecord;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined; // closed meanwhile
+      throw error;
+    }
+  }
+
+  #path(id: string): string {
+    return join(this.dir, `${id}.json`);
+  }
+}
+
+/** One target has one record: its id is the hash of the path. */
+export function recordId(target: string): string {
+  return createHash('sha256').update(target).digest('hex').slice(0, 16);
+}

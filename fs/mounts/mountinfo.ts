@@ -1,0 +1,47 @@
+import { readFileSync } from 'node:fs';
+
+/** One line of `/proc/self/mountinfo`. */
+export interface MountedFileSystem {
+  target: string;
+  /** Path within the file system that is mounted here: `/` unless it is a bind mount of a part. */
+  root: string;
+  deviceMajor: number;
+  deviceMinor: number;
+  fstype: string;
+  source: string;
+}
+
+/** What is mounted in this process's mount namespace, in the order of mounting. @see proc_pid_mountinfo(5) */
+export function mountedFileSystems(): MountedFileSystem[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8').split('\n').flatMap(parseLine);
+}
+
+function parseLine(line: string): MountedFileSystem[] {
+  const [before, after] = line.split(' - ');
+  const [, , device, root, target] = before?.split(' ') ?? [];
+  const [fstype, source] = after?.split(' ') ?? [];
+  if (device === undefined || root === undefined || target === undefined || fstype === undefined) return [];
+  const [deviceMajor, deviceMinor] = device.split(':').map(Number);
+  return [
+    {
+      target: unescape(target),
+      root: unescape(root),
+      deviceMajor: deviceMajor ?? 0,
+      deviceMinor: deviceMinor ?? 0,
+      fstype,
+      source: unescape(source ?? ''),
+    },
+  ];
+}
+
+/** The uppermost mount at exactly this path. */
+export function mountedAt(target: string): MountedFileSystem | undefined {
+  return mountedFileSystems().findLast((mounted) => mounted.target === target);
+}
+
+/** The kernel writes blank, tab, newline and backslash as three octal digits. */
+function unescape(text: string): string {
+  const bytes = Buffer.from(text, 'utf8').toString('latin1');
+  const raw = bytes.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+  return Buffer.from(raw, 'latin1').toString('utf8');
+}

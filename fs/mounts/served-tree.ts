@@ -1,0 +1,33 @@
+import type { ByteString } from '../../store/byte-string.ts';
+import type { Metadata, Xattrs } from '../../store/entry.ts';
+
+/** What the kernel is told about one object. */
+export interface ServedNode extends Omit<Metadata, 'link' | 'xattrs'> {
+  /** The name between us and the kernel: below 2^53, never 0; 1 is the root. Equal for equal bytes, also after a restart. */
+  nodeId: number;
+  /** What `stat` prints; hard links of one file share it. */
+  ino: number;
+  nlink: number;
+}
+
+export interface ServedDirent {
+  name: ByteString;
+  node: ServedNode;
+}
+
+/**
+ * A tree that never changes while the kernel knows it, answered synchronously from local data.
+ *
+ * `undefined` means "no such object". Thrown errors become errno through `ERRORS`; anything unknown becomes EIO.
+ */
+export interface ServedTree {
+  lookup(parent: number, name: ByteString): ServedNode | undefined;
+  getattr(nodeId: number): ServedNode | undefined;
+  /** All entries without `.` and `..`, always in the same order: an entry's position is the kernel's cookie. */
+  readdir(nodeId: number): readonly ServedDirent[] | undefined;
+  readlink(nodeId: number): Buffer | undefined;
+  /** Copies file bytes from `offset` into `out` and returns how many; fewer than `out.length` only at the end of the file. */
+  read(nodeId: number, offset: number, out: Buffer): number;
+  xattrs(nodeId: number): Xattrs | undefined;
+  statfs(): { totalBytes: number; fileCount: number };
+}

@@ -1,0 +1,172 @@
+import type { Entries, IndexedLayer } from '../../index/entries.ts';
+import type { EntryRow } from '../../index/rows.ts';
+import { entryId, positionOf } from '../../index/rows.ts';
+import type { ByteString } from '../../store/byte-string.ts';
+import { byName, type Tree, type TreeNode } from './tree.ts';
+
+/** A directory's row in one layer. */
+export interface DirPart {
+  /** Position of the layer in the stack; 0 is the lowest. */
+  depth: number;
+  row: EntryRow;
+}
+
+/** One object of a checkpoint. */
+export interface CheckpointNode extends TreeNode {
+  /** Id of the row that provides it (a directory: its topmost row; a hard link: the entry it names). */
+  id: number;
+  depth: number;
+  nlink: number;
+  /** A directory's rows, topmost first; undefined for everything else. */
+  parts: readonly DirPart[] | undefined;
+}
+
+/** How deep hard links into lower layers may be followed; a hostile layer could otherwise make a ring. */
+const LINK_DEPTH_MAX = 40;
+
+/**
+ * A checkpoint's layers merged into one read-only tree, as OCI prescribes it: upper entries win, directories merge, a
+ * whiteout or an opaque directory hides what is lower. Merging happens one directory at a time, when it is asked for, so
+ * opening costs nothing however many files there are.
+ *
+ * @see OCI image-spec v1.1, layer.md, "Whiteouts"
+ */
+export class CheckpointTree implements Tree<CheckpointNode> {
+  readonly layers: readonly IndexedLayer[];
+  readonly root: CheckpointNode;
+  readonly #entries: Entries;
+
+  /** @param layers - lowest first */
+  constructor(entries: Entries, layers: readonly IndexedLayer[]) {
+    this.#entries = entries;
+    this.layers = layers;
+    const parts = layers.map((layer, depth) => ({ depth, row: entries.root(layer) })).reverse();
+    this.root = dirNode('', parts);
+  }
+
+  /** All layers' views of a directory's entries, merged. */
+  children(dir: CheckpointNode): readonly CheckpointNode[] {
+    const parts = dir.parts ?? [];
+    const merged = new Map<ByteString, Merge>();
+    for (const { depth, row } of parts) {
+      for (const child of this.#entries.children(row.id)) {
+        const merge = merged.get(child.name);
+        if (merge === undefined) merged.set(child.name, beginMerge(depth, child));
+        else continueMerge(merge, depth, child);
+      }
+    }
+    const nodes = [...merged.values()].flatMap((merge) => this.#nodeOf(merge) ?? []);
+    return parts.length > 1 ? nodes.sort(byName) : nodes;
+  }
+
+  child(dir: CheckpointNode, name: ByteString): CheckpointNode | undefined {
+    let merge: Merge | undefined;
+    for (const { depth, row } of dir.parts ?? []) {
+      const child = this.#entries.child(row.id, name);
+      if (child === undefined) continue;
+      if (merge === undefined) merge = beginMerge(depth, child);
+      else continueMerge(merge, depth, child);
+      if (merge.closed) break;
+    }
+    return merge && this.#nodeOf(merge);
+  }
+
+  /** The node at a path, or undefined. The empty path is the root. */
+  find(path: ByteString): CheckpointNode | undefined {
+    let node: CheckpointNode | undefined = this.root;
+    for (const name of path === '' ? [] : path.split('/')) {
+      node = node && this.child(node, name);
+    }
+    return node;
+  }
+
+  /** The directory whose row in the layer at `depth` has this position, if it still is part of the merged tree. */
+  directoryAt(depth: number, position: number): CheckpointNode | undefined {
+    const layer = this.layers[depth];
+    if (layer === undefined) return undefined;
+    const names: ByteString[] = [];
+    let row = this.#entries.find(entryId(layer.number, position));
+    for (; row !== undefined && row.parent !== 0; row = this.#entries.find(row.parent)) names.unshift(row.name);
+    const node = row && this.find(names.join('/'));
+    return node?.parts?.some((part) => part.depth === depth && positionOf(part.row.id) === position) ? node : undefined;
+  }
+
+  #nodeOf({ name, parts, leaf }: Merge): CheckpointNode | undefined {
+    if (parts.length > 0) return dirNode(name, parts);
+    if (leaf === undefined || leaf.row.type === 'whiteout') return undefined;
+    return leaf.row.type === 'hardlink' ? this.#hardlink(leaf.row, leaf.depth) : leafNode(name, leaf.row, leaf.depth);
+  }
+
+  #hardlink(row: EntryRow, depth: number): CheckpointNode | undefined {
+    if (row.target !== undefined) return leafNode(row.name, this.#entries.get(row.target), depth);
+    if (row.link === undefined || depth === 0 || this.layers.length > LINK_DEPTH_MAX * LINK_DEPTH_MAX) return undefined;
+    const below = new CheckpointTree(this.#entries, this.layers.slice(0, depth)).find(row.link);
+    return below === undefined || below.type === 'dir' ? undefined : { ...below, name: row.name };
+  }
+}
+
+/** What is known so far about one name while the layers are gone through from the top. */
+interface Merge {
+  name: ByteString;
+  /** The topmost row when it is no directory. */
+  leaf: DirPart | undefined;
+  parts: DirPart[];
+  /** Nothing lower shows through any more. */
+  closed: boolean;
+}
+
+function beginMerge(depth: number, row: EntryRow): Merge {
+  const part = { depth, row };
+  if (row.type === 'dir') return { name: row.name, leaf: undefined, parts: [part], closed: row.opaque };
+  return { name: row.name, leaf: part, parts: [], closed: true };
+}
+
+function continueMerge(merge: Merge, depth: number, row: EntryRow): void {
+  if (merge.closed) return;
+  if (row.type === 'dir') merge.parts.push({ depth, row });
+  merge.closed = row.type !== 'dir' || row.opaque;
+}
+
+/** A directory takes its metadata from the topmost layer that really lists it. */
+function dirNode(name: ByteString, parts: readonly DirPart[]): CheckpointNode {
+  const [top] = parts;
+  if (top === undefined) throw new RangeError('a directory has at least one row');
+  const { row } = parts.find((part) => !part.row.implicit) ?? top;
+  return {
+    ...metadataOf(row),
+    name,
+    id: top.row.id,
+    depth: top.depth,
+    nlink: 1,
+    parts,
+    identity: parts.map((part) => part.row.id).join(','),
+  };
+}
+
+function leafNode(name: ByteString, row: EntryRow, depth: number): CheckpointNode {
+  return {
+    ...metadataOf(row),
+    name,
+    id: row.id,
+    depth,
+    nlink: row.nlink,
+    parts: undefined,
+    ...(row.digest && { digest: row.digest }),
+    ...(row.nlink > 1 && { linkKey: String(row.id) }),
+  };
+}
+
+function metadataOf(row: EntryRow): Omit<TreeNode, 'name' | 'digest'> {
+  return {
+    type: row.type,
+    mode: row.mode,
+    uid: row.uid,
+    gid: row.gid,
+    mtimeSec: row.mtimeSec,
+    mtimeNsec: row.mtimeNsec,
+    sizeBytes: row.sizeBytes,
+    ...(row.link !== undefined && row.type === 'symlink' && { link: row.link }),
+    ...(row.rdev && { rdev: row.rdev }),
+    ...(row.xattrs && { xattrs: row.xattrs }),
+  };
+}

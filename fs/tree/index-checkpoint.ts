@@ -1,0 +1,114 @@
+import { createWriteStream } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { once } from 'node:events';
+import { finished } from 'node:stream/promises';
+
+import type { IndexDatabase } from '../../index/database.ts';
+import { Entries } from '../../index/entries.ts';
+import { indexLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
+import { Trees } from '../../index/trees.ts';
+import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
+import { parseDigest } from '../../store/digest.ts';
+import { temporaryBeside } from '../../store/durable.ts';
+import { BentoError } from '../../store/errors.ts';
+import { collectLayer } from '../../store/layers/layer-contents.ts';
+import { readToc, streamForeignLayer } from '../../store/layers/layer-reader.ts';
+import { KEYS } from '../../store/manifest.ts';
+import type { Store } from '../../store/store.ts';
+import { CheckpointTree } from './checkpoint-tree.ts';
+import { unpackedLayerPath } from './content-reader.ts';
+
+/** What is needed to look into checkpoints: the store, and what its index says. */
+export interface TreeSource {
+  store: Store;
+  index: IndexDatabase;
+  entries: Entries;
+  trees: Trees;
+}
+
+export function treeSource(store: Store, index: IndexDatabase): TreeSource {
+  const entries = new Entries(index);
+  return { store, index, entries, trees: new Trees(index, entries) };
+}
+
+/**
+ * The merged tree of a checkpoint. Layers the index does not know are read into it first: from their table of contents
+ * where they have one, else from the whole archive.
+ *
+ * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID or FORMAT_UNSUPPORTED naming the layer
+ */
+export async function openTree(source: TreeSource, checkpoint: Checkpoint): Promise<CheckpointTree> {
+  for (const layer of checkpoint.layers) {
+    if (source.entries.layer(layer.descriptor.digest) === undefined) {
+      indexLayer(source.index, await readLayer(source.store, layer));
+    }
+  }
+  const digests = checkpoint.layers.map((layer) => layer.descriptor.digest);
+  source.trees.register(checkpoint.digest, digests);
+  return new CheckpointTree(
+    source.entries,
+    digests.flatMap((digest) => source.entries.layer(digest) ?? []),
+  );
+}
+
+async function readLayer(store: Store, { descriptor, title }: CheckpointLayer): Promise<LayerToIndex> {
+  const kind = layerKind(descriptor.mediaType, title);
+  if (kind === 'tar+gzip') {
+    const seekable = await readSeekable(store, descriptor.digest, descriptor.annotations?.[KEYS.tocDigest]);
+    if (seekable !== undefined) return seekable;
+  }
+  return await readForeign(store, descriptor.digest, kind);
+}
+
+async function readSeekable(
+  store: Store,
+  digest: CheckpointLayer['diffId'],
+  tocDigest: string | undefined,
+): Promise<LayerToIndex | undefined> {
+  const blob = await store.blobs.open(digest);
+  try {
+    if (tocDigest === undefined) await verifyWhole(store, digest); // nothing else ties the table of contents to the manifest
+    const toc = await readToc(blob, tocDigest === undefined ? undefined : parseDigest(tocDigest, KEYS.tocDigest));
+    return toc && { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs };
+  } finally {
+    await blob.close();
+  }
+}
+
+async function verifyWhole(store: Store, digest: CheckpointLayer['diffId']): Promise<void> {
+  for await (const _piece of store.blobs.stream({ digest }));
+}
+
+/** Reads an archive from end to end; a compressed one is unpacked into the cache, where its files can be read at random. */
+async function readForeign(store: Store, digest: CheckpointLayer['diffId'], kind: LayerKind): Promise<LayerToIndex> {
+  if (kind === 'estargz') throw new RangeError('a seekable layer is no foreign one');
+  const input = store.blobs.stream({ digest });
+  if (kind === 'tar') return { digest, kind, ...(await collectLayer(streamForeignLayer(input, 'tar'))) };
+  const path = unpackedLayerPath(store.cacheDir, digest);
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = temporaryBeside(path);
+  const output = createWriteStream(temporary, { flags: 'wx', mode: 0o600 });
+  try {
+    const write = async (bytes: Buffer): Promise<void> => {
+      if (!output.write(bytes)) await once(output, 'drain');
+    };
+    const layer = await collectLayer(streamForeignLayer(input, 'tar+gzip', write));
+    output.end();
+    await finished(output);
+    await rename(temporary, path);
+    return { digest, kind, ...layer };
+  } catch (error) {
+    output.destroy();
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+function layerKind(mediaType: string, title: string): 'tar' | 'tar+gzip' {
+  if (/[.+]gzip$/.test(mediaType)) return 'tar+gzip';
+  if (/[.]tar$/.test(mediaType)) return 'tar';
+  throw new BentoError('FORMAT_UNSUPPORTED', `layer "${title}" is ${mediaType}, which bento cannot read`, {
+    hint: 'convert the image to tar+gzip layers, for example with skopeo',
+  });
+}

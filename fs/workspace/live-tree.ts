@@ -1,0 +1,255 @@
+import { createHash } from 'node:crypto';
+import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type BigIntStats } from 'node:fs';
+
+import type { FileStamp } from '../../index/stat-cache.ts';
+import { fromBytes, joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import type { Digest } from '../../store/digest.ts';
+import type { EntryType, Xattrs } from '../../store/entry.ts';
+import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
+import { readXattrs } from '../../store/syscalls.ts';
+import type { Tree, TreeNode } from '../tree/tree.ts';
+import type { PathTest } from './patterns.ts';
+
+/** An object on disk, as it was when it was looked at. */
+export interface LiveNode extends TreeNode {
+  /** Relative to the tree's root. */
+  path: ByteString;
+  /** What identifies this state of the file; the stat cache compares it. */
+  stamp: FileStamp;
+  children: LiveNode[];
+}
+
+/** Something that is not saved, and why: said, never silent. */
+export interface Skipped {
+  path: ByteString;
+  reason: 'socket' | 'nested mount' | 'name too long' | 'unknown file type';
+}
+
+export interface ScanOptions {
+  /** Tells what to leave out; an ignored directory is not entered. */
+  isIgnored: PathTest;
+  /** Absolute paths that are not entered: other workspaces mounted inside this one, the store itself. */
+  exclude: ReadonlySet<ByteString>;
+}
+
+const NSEC = 1_000_000_000n;
+const READ_BYTES = 1 << 20;
+
+/** A directory on disk as it stood during one scan, ignored files left out. */
+export class LiveTree implements Tree<LiveNode> {
+  /** Absolute path. */
+  readonly dir: ByteString;
+  readonly root: LiveNode;
+  readonly skipped: readonly Skipped[];
+
+  private constructor(dir: ByteString, root: LiveNode, skipped: readonly Skipped[]) {
+    this.dir = dir;
+    this.root = root;
+    this.skipped = skipped;
+  }
+
+  /** Looks at every file once; reads none. Files that vanish meanwhile are left out. */
+  static scan(dir: ByteString, options: ScanOptions): LiveTree {
+    const scan = new Scan(dir, options);
+    return new LiveTree(dir, scan.run(), scan.skipped);
+  }
+
+  children(dir: LiveNode): readonly LiveNode[] {
+    return dir.children;
+  }
+
+  absolute(path: ByteString): ByteString {
+    return path === '' ? this.dir : `${this.dir}/${path}`;
+  }
+}
+
+class Scan {
+  readonly skipped: Skipped[] = [];
+  readonly #dir: ByteString;
+  readonly #options: ScanOptions;
+  readonly #owner: Owner;
+  readonly #rootStat: BigIntStats;
+
+  constructor(dir: ByteString, options: ScanOptions) {
+    this.#dir = dir;
+    this.#options = options;
+    this.#rootStat = lstatSync(toFsPath(dir), { bigint: true });
+    this.#owner = ownerOf(this.#rootStat);
+  }
+
+  run(): LiveNode {
+    const root = this.#node('', '', this.#rootStat, 'dir');
+    const pending = [root];
+    for (let dir = pending.pop(); dir !== undefined; dir = pending.pop()) {
+      dir.children = this.#list(dir.path);
+      for (const child of dir.children) if (child.type === 'dir') pending.push(child);
+    }
+    return root;
+  }
+
+  #list(path: ByteString): LiveNode[] {
+    const absolute = this.#absolute(path);
+    const names = readNames(absolute);
+    return names.sort().flatMap((name) => this.#look(joinPath(path, name), name) ?? []);
+  }
+
+  #look(path: ByteString, name: ByteString): LiveNode | undefined {
+    const absolute = this.#absolute(path);
+    let stat: BigIntStats;
+    try {
+      stat = lstatSync(toFsPath(absolute), { bigint: true });
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      if (errnoOf(error) === 'ENAMETOOLONG') return this.#skip(path, 'name too long');
+      throw describeSystemError(error, `looking at ${toText(absolute)}`);
+    }
+    const type = typeOf(stat);
+    if (this.#options.isIgnored(path, type === 'dir')) return undefined;
+    if (type === 'dir' && this.#options.exclude.has(absolute)) return this.#skip(path, 'nested mount');
+    if (type === undefined) return this.#skip(path, stat.isSocket() ? 'socket' : 'unknown file type');
+    return this.#node(path, name, stat, type);
+  }
+
+  #skip(path: ByteString, reason: Skipped['reason']): undefined {
+    this.skipped.push({ path, reason });
+  }
+
+  #node(path: ByteString, name: ByteString, stat: BigIntStats, type: EntryType): LiveNode {
+    const absolute = this.#absolute(path);
+    return { ...describe(absolute, stat, type, this.#owner), name, path, children: [] };
+  }
+
+  #absolute(path: ByteString): ByteString {
+    return path === '' ? this.#dir : `${this.#dir}/${path}`;
+  }
+}
+
+/** Owner of the workspace's root: recorded as 0, so that a checkpoint does not depend on who saved it. */
+export interface Owner {
+  uid: number;
+  gid: number;
+}
+
+export function ownerOf(stat: BigIntStats): Owner {
+  return { uid: Number(stat.uid), gid: Number(stat.gid) };
+}
+
+/** Metadata of one object, from its `lstat`. Reads the link target and the extended attributes. */
+export function describe(
+  absolute: ByteString,
+  stat: BigIntStats,
+  type: EntryType,
+  owner: Owner,
+): Omit<LiveNode, 'name' | 'path' | 'children'> {
+  const xattrs = savedXattrs(absolute);
+  const isFile = type === 'file';
+  return {
+    type,
+    mode: type === 'symlink' ? 0o777 : Number(stat.mode & 0o7777n),
+    uid: Number(stat.uid) === owner.uid ? 0 : Number(stat.uid),
+    gid: Number(stat.gid) === owner.gid ? 0 : Number(stat.gid),
+    ...timeOf(stat),
+    sizeBytes: isFile ? Number(stat.size) : 0,
+    stamp: stampOf(stat),
+    ...(type === 'symlink' && { link: fromBytes(readlinkSync(toFsPath(absolute), { encoding: 'buffer' })) }),
+    ...((type === 'char' || type === 'block') && { rdev: deviceOf(stat.rdev) }),
+    ...(xattrs && { xattrs }),
+    ...(type !== 'dir' && stat.nlink > 1n && { linkKey: `${stat.dev}:${stat.ino}` }),
+  };
+}
+
+function timeOf(stat: BigIntStats): { mtimeSec: number; mtimeNsec: number } {
+  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC; // a time before 1970 counts its nanoseconds forward, too
+  return { mtimeSec: Number((stat.mtimeNs - nsec) / NSEC), mtimeNsec: Number(nsec) };
+}
+
+export function stampOf(stat: BigIntStats): FileStamp {
+  return {
+    dev: Number(stat.dev),
+    ino: Number(stat.ino),
+    sizeBytes: Number(stat.size),
+    ...timeOf(stat),
+    ctimeSec: Number(stat.ctimeNs / NSEC),
+    ctimeNsec: Number(stat.ctimeNs % NSEC),
+  };
+}
+
+/** @see makedev(3): the 64-bit encoding glibc and the kernel's stat use */
+function deviceOf(rdev: bigint): { major: number; minor: number } {
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n);
+  return { major: Number(major), minor: Number(minor) };
+}
+
+export function typeOf(stat: BigIntStats): EntryType | undefined {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'dir';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isFIFO()) return 'fifo';
+  if (stat.isCharacterDevice()) return 'char';
+  if (stat.isBlockDevice()) return 'block';
+  return undefined;
+}
+
+/** Attributes that belong to this machine or to a mount, not to the file. */
+const XATTRS_NOT_SAVED = /^(?:security\.(?:selinux|ima|evm)$|trusted\.overlay\.|user\.overlay\.|system\.nfs4_acl$)/;
+
+function savedXattrs(absolute: ByteString): Xattrs | undefined {
+  const all = readXattrs(absolute);
+  if (all === undefined) return undefined;
+  const saved = new Map([...all].filter(([name]) => !XATTRS_NOT_SAVED.test(name)).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return saved.size > 0 ? saved : undefined;
+}
+
+export function readNames(absolute: ByteString): ByteString[] {
+  try {
+    return readdirSync(toFsPath(absolute), { encoding: 'latin1' });
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw describeSystemError(error, `listing ${toText(absolute)}`);
+  }
+}
+
+/** Hashes a file as it is now. Undefined when it is gone. */
+export function hashFile(absolute: ByteString): Digest | undefined {
+  let fd: number;
+  try {
+    fd = openSync(toFsPath(absolute), 'r');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw describeSystemError(error, `reading ${toText(absolute)}`);
+  }
+  try {
+    const hash = createHash('sha256');
+    const piece = Buffer.allocUnsafe(READ_BYTES);
+    for (let length = readSync(fd, piece); length > 0; length = readSync(fd, piece))
+      hash.update(piece.subarray(0, length));
+    return `sha256:${hash.digest('hex')}`;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The pieces of a file from its beginning to wherever it ends when the end is reached. */
+export function* readPieces(absolute: ByteString): Generator<Buffer> {
+  let fd: number;
+  try {
+    fd = openSync(toFsPath(absolute), 'r');
+  } catch (error) {
+    throw errnoOf(error) === 'ENOENT' ? vanished(absolute) : describeSystemError(error, `reading ${toText(absolute)}`);
+  }
+  try {
+    for (;;) {
+      const piece = Buffer.allocUnsafe(READ_BYTES);
+      const length = readSync(fd, piece);
+      if (length === 0) return;
+      yield piece.subarray(0, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function vanished(absolute: ByteString): BentoError {
+  return new BentoError('FAILED', `${toText(absolute)} disappeared while it was being saved`, { hint: 'save again' });
+}

@@ -1,0 +1,134 @@
+import type { ByteString } from '../../store/byte-string.ts';
+import type { Entry } from '../../store/entry.ts';
+import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
+import { comparePaths, type Change } from '../tree/diff-trees.ts';
+import type { TreeNode } from '../tree/tree.ts';
+import type { Titles } from './titles.ts';
+
+/** An entry to be packed, and the node it was made from, which knows where the bytes are. */
+export interface PlannedEntry<A extends TreeNode> {
+  entry: Entry;
+  /** Set for files whose content goes into this layer. */
+  content: A | undefined;
+}
+
+/** A new layer: what it holds, in the order in which it is written. */
+export interface LayerPlan<A extends TreeNode> {
+  title: string;
+  entries: PlannedEntry<A>[];
+  /** By how much the number of files under this title grows. */
+  fileCountChange: number;
+}
+
+/** A directory whose time alone changed is no reason to save: every file made or removed in it changes that. */
+export function isWorthSaving({ kind, after, differences }: Change): boolean {
+  return !(kind === 'modified' && after?.type === 'dir' && differences.every((difference) => difference === 'mtime'));
+}
+
+/**
+ * Sorts changes into one new layer for each title concerned: entries for what is new or different, whiteouts for what is
+ * gone. Titles without changes get no plan.
+ *
+ * @param titleOfDepth - title of the parent's layer at a depth
+ */
+export function planLayers<A extends TreeNode>(
+  changes: readonly Change<CheckpointNode, A>[],
+  titles: Titles,
+  titleOfDepth: (depth: number) => string,
+): LayerPlan<A>[] {
+  const plans = new Map<string, LayerPlan<A>>(
+    titles.order.map((title) => [title, { title, entries: [], fileCountChange: 0 }]),
+  );
+  const planOf = (title: string): LayerPlan<A> => {
+    const plan = plans.get(title);
+    if (plan === undefined) throw new RangeError(`no layer is titled ${title}`);
+    return plan;
+  };
+  const placed = placeChanges(changes, titles);
+  for (const { change, title } of placed) {
+    planOf(title).entries.push({
+      entry: entryOf(change.path, change.after),
+      content: change.after.type === 'file' ? change.after : undefined,
+    });
+    if (change.after.type !== 'dir') planOf(title).fileCountChange += 1;
+  }
+  for (const { path, title } of whiteouts(changes, titleOfDepth)) {
+    planOf(title).entries.push({ entry: whiteoutEntry(path), content: undefined });
+  }
+  for (const { before } of changes) {
+    if (before !== undefined && before.type !== 'dir') planOf(titleOfDepth(before.depth)).fileCountChange -= 1;
+  }
+  for (const plan of plans.values()) {
+    plan.entries.sort((a, b) => comparePaths(a.entry.path, b.entry.path));
+    joinHardLinks(plan.entries);
+  }
+  return [...plans.values()].filter((plan) => plan.entries.length > 0);
+}
+
+interface Placed<A extends TreeNode> {
+  change: Change<CheckpointNode, A> & { after: A };
+  title: string;
+}
+
+/** All names of one file go under one title, the uppermost that any of them wants. */
+function placeChanges<A extends TreeNode>(changes: readonly Change<CheckpointNode, A>[], titles: Titles): Placed<A>[] {
+  const groups = new Map<string, string>();
+  const placed = changes.flatMap((change): Placed<A>[] => {
+    const { path, after } = change;
+    if (after === undefined) return [];
+    const title = titles.titleFor(path, after.type === 'dir');
+    if (after.linkKey !== undefined) groups.set(after.linkKey, titles.upper(title, groups.get(after.linkKey) ?? title));
+    return [{ change: { ...change, after }, title }];
+  });
+  return placed.map(({ change, title }) => ({ change, title: groups.get(change.after.linkKey ?? '') ?? title }));
+}
+
+/** The topmost paths that are gone, each under the title whose layer shows it now. */
+function* whiteouts<A extends TreeNode>(
+  changes: readonly Change<CheckpointNode, A>[],
+  titleOfDepth: (depth: number) => string,
+): Generator<{ path: ByteString; title: string }> {
+  let covered: ByteString | undefined;
+  for (const { path, kind, before, after } of changes) {
+    if (before === undefined || (covered !== undefined && path.startsWith(covered))) continue;
+    if (before.type === 'dir' && after?.type !== 'dir') covered = `${path}/`; // what was below goes with it
+    if (kind === 'removed') yield { path, title: titleOfDepth(before.depth) };
+  }
+}
+
+/** The first name of a file holds its bytes; the others name the first. */
+function joinHardLinks<A extends TreeNode>(entries: PlannedEntry<A>[]): void {
+  const first = new Map<string, ByteString>();
+  for (const planned of entries) {
+    const key = planned.content?.linkKey;
+    if (key === undefined) continue;
+    const target = first.get(key);
+    if (target === undefined) {
+      first.set(key, planned.entry.path);
+    } else {
+      planned.entry = { ...planned.entry, type: 'hardlink', link: target, sizeBytes: 0 };
+      planned.content = undefined;
+    }
+  }
+}
+
+function entryOf(path: ByteString, node: TreeNode): Entry {
+  const { type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes, link, rdev, xattrs } = node;
+  return {
+    path,
+    type,
+    mode,
+    uid,
+    gid,
+    mtimeSec,
+    mtimeNsec,
+    sizeBytes,
+    ...(link !== undefined && { link }),
+    ...(rdev && { rdev }),
+    ...(xattrs && { xattrs }),
+  };
+}
+
+function whiteoutEntry(path: ByteString): Entry {
+  return { path, type: 'whiteout', mode: 0, uid: 0, gid: 0, mtimeSec: 0, mtimeNsec: 0, sizeBytes: 0 };
+}

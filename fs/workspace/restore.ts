@@ -1,0 +1,233 @@
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from 'node:fs';
+
+import { parentPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import { BentoError, errnoOf } from '../../store/errors.ts';
+import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
+import type { ContentReader } from '../tree/content-reader.ts';
+import type { Change } from '../tree/diff-trees.ts';
+import { walkTree, type Tree, type TreeNode } from '../tree/tree.ts';
+import { ownerOf, type Owner } from './live-tree.ts';
+import { applyAttributes, createNode, linkNode } from './write-node.ts';
+
+/** New contents wait here, beside what they will replace, until all of them are there and verified. */
+export const STAGING_NAME = '.bento-restore';
+
+export interface RestoreOptions {
+  reader: ContentReader;
+  /** Told for every attribute that could not be set. */
+  onRefused?: (path: ByteString, what: string) => void;
+}
+
+export interface Restored {
+  written: number;
+  removed: number;
+}
+
+/**
+ * Writes a whole checkpoint into an empty directory.
+ *
+ * @param includes - which nodes belong to what is asked for; directories on the way to them always do
+ */
+export function materialise(
+  tree: CheckpointTree,
+  target: ByteString,
+  options: RestoreOptions,
+  includes: (node: CheckpointNode) => boolean,
+): Restored {
+  const place = new Place(target, options);
+  const written: [ByteString, CheckpointNode][] = [];
+  for (const [path, node] of walkTree(tree)) {
+    if (!includes(node)) continue;
+    place.makeParents(path, tree);
+    if (node.type === 'dir' && place.has(path)) continue;
+    place.create(place.absolute(path), path, node);
+    written.push([path, node]);
+  }
+  for (const [path, node] of written.reverse()) if (node.type !== 'dir') place.describe(path, node);
+  place.describeDirs(tree);
+  return { written: written.length, removed: 0 };
+}
+
+/** What an in-place restore is going to do, checked before anything is touched. */
+export interface RestorePlan {
+  /** Parents first. */
+  write: { path: ByteString; node: CheckpointNode; before: TreeNode | undefined }[];
+  /** Parents first; carried out backwards. */
+  remove: { path: ByteString; node: TreeNode }[];
+}
+
+/**
+ * Decides what to touch. Only what a checkpoint holds is removed: the rest stays where it is.
+ *
+ * @param changes - from the workspace as it is to the checkpoint wanted
+ * @param isTracked - whether the workspace's own head has this path
+ * @throws BentoError UNSAVED_CHANGES when something that no checkpoint holds is in the way
+ */
+export function planRestore(
+  changes: readonly Change<TreeNode, CheckpointNode>[],
+  target: ByteString,
+  isTracked: (path: ByteString) => boolean,
+): RestorePlan {
+  const plan: RestorePlan = { write: [], remove: [] };
+  for (const { path, before, after } of changes) {
+    if (after !== undefined) plan.write.push({ path, node: after, before });
+    else if (before !== undefined && isTracked(path)) plan.remove.push({ path, node: before });
+  }
+  for (const item of plan.write) refuseToBury(target, item);
+  return plan;
+}
+
+/** An ignored file or a directory with ignored files must not be overwritten: it is in no backup. */
+function refuseToBury(target: ByteString, { path, node, before }: RestorePlan['write'][number]): void {
+  const absolute = path === '' ? target : `${target}/${path}`;
+  const found = lstatSync(toFsPath(absolute), { throwIfNoEntry: false });
+  if (found === undefined || before !== undefined) return;
+  if (found.isDirectory() && node.type === 'dir') return;
+  throw new BentoError(
+    'UNSAVED_CHANGES',
+    `${toText(absolute)} is ignored, so no checkpoint holds it, and it is in the way`,
+    {
+      hint: 'move it away and run the command again; nothing was changed',
+    },
+  );
+}
+
+/**
+ * Brings a directory to a planned state. All new contents are written and verified beside the old ones first; then names
+ * change hands, each at once. Attributes of directories come last.
+ */
+export function applyRestore(
+  plan: RestorePlan,
+  tree: CheckpointTree,
+  target: ByteString,
+  options: RestoreOptions,
+): Restored {
+  const place = new Place(target, options);
+  const staging = `${target}/${STAGING_NAME}`;
+  rmSync(toFsPath(staging), { recursive: true, force: true });
+  mkdirSync(toFsPath(staging), 0o700);
+  try {
+    const staged = plan.write.map(({ path, node }, i) =>
+      node.type === 'dir' ? undefined : place.stage(`${staging}/${i}`, path, node),
+    );
+    for (const { path, node } of plan.remove.toReversed()) place.remove(path, node);
+    plan.write.forEach((item, i) => place.commit(item, staged[i]));
+    place.describeDirs(tree);
+  } finally {
+    rmSync(toFsPath(staging), { recursive: true, force: true });
+    place.describeRoot(tree);
+  }
+  return { written: plan.write.length, removed: plan.remove.length };
+}
+
+/** A directory being written to, and what is still owed to it. */
+class Place {
+  readonly #target: ByteString;
+  readonly #owner: Owner;
+  readonly #options: RestoreOptions;
+  /** Where the first name of a file with several lies. */
+  readonly #linked = new Map<string, ByteString>();
+  /** Directories whose attributes must be set again in the end. */
+  readonly #touched = new Set<ByteString>();
+
+  constructor(target: ByteString, options: RestoreOptions) {
+    this.#target = target;
+    this.#options = options;
+    this.#owner = ownerOf(lstatSync(toFsPath(target), { bigint: true }));
+  }
+
+  absolute(path: ByteString): ByteString {
+    return path === '' ? this.#target : `${this.#target}/${path}`;
+  }
+
+  has(path: ByteString): boolean {
+    return this.#touched.has(path);
+  }
+
+  /** Makes the directories on the way to a path that are not there yet. */
+  makeParents(path: ByteString, tree: CheckpointTree): void {
+    const parent = parentPath(path);
+    if (parent === '' || this.#touched.has(parent)) return void this.#touched.add(parent);
+    this.makeParents(parent, tree);
+    const node = tree.find(parent);
+    if (node !== undefined) createNode(this.absolute(parent), node, []);
+    this.#touched.add(parent);
+  }
+
+  create(absolute: ByteString, path: ByteString, node: CheckpointNode): void {
+    const first = node.linkKey === undefined ? undefined : this.#linked.get(node.linkKey);
+    if (first !== undefined) return linkNode(first, absolute);
+    createNode(absolute, node, node.type === 'file' ? this.#options.reader.pieces(node.id) : []);
+    if (node.linkKey !== undefined) this.#linked.set(node.linkKey, absolute);
+    if (node.type === 'dir') this.#touched.add(path);
+  }
+
+  stage(absolute: ByteString, path: ByteString, node: CheckpointNode): ByteString {
+    this.create(absolute, path, node);
+    applyAttributes(absolute, node, this.#attributes(path));
+    return absolute;
+  }
+
+  remove(path: ByteString, node: TreeNode): void {
+    try {
+      if (node.type === 'dir') rmdirSync(toFsPath(this.absolute(path)));
+      else unlinkSync(toFsPath(this.absolute(path)));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOTEMPTY') return; // it holds files that no checkpoint holds
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+    this.#touched.add(parentPath(path));
+  }
+
+  /** Puts one object in its place; `staged` is where its new content waits. */
+  commit({ path, node, before }: RestorePlan['write'][number], staged: ByteString | undefined): void {
+    const absolute = this.absolute(path);
+    if (path !== '') this.#touched.add(parentPath(path));
+    if (staged === undefined) {
+      this.#touched.add(path);
+      if (before?.type === 'dir' || path === '') return;
+      if (before !== undefined) unlinkSync(toFsPath(absolute));
+      if (lstatSync(toFsPath(absolute), { throwIfNoEntry: false }) === undefined) createNode(absolute, node, []);
+      return;
+    }
+    if (before?.type === 'dir') this.#clear(absolute);
+    renameSync(toFsPath(staged), toFsPath(absolute));
+    if (node.linkKey !== undefined) this.#linked.set(node.linkKey, absolute);
+  }
+
+  /** A directory becomes something else: what it held has been removed already, unless it was never saved. */
+  #clear(absolute: ByteString): void {
+    const left = readdirSync(toFsPath(absolute), { encoding: 'latin1' });
+    if (left.length > 0) {
+      throw new BentoError(
+        'UNSAVED_CHANGES',
+        `${toText(absolute)} holds files that no checkpoint holds, and it is in the way`,
+        {
+          hint: 'move them away and run the command again; `bento open undo` takes back what was done',
+        },
+      );
+    }
+    rmdirSync(toFsPath(absolute));
+  }
+
+  describe(path: ByteString, node: CheckpointNode): void {
+    applyAttributes(this.absolute(path), node, this.#attributes(path));
+  }
+
+  /** Deepest first, so that no directory is written to after its time was set. */
+  describeDirs(tree: Tree<CheckpointNode> & Pick<CheckpointTree, 'find'>): void {
+    for (const path of [...this.#touched].sort().reverse()) {
+      const node = tree.find(path);
+      const isDir = lstatSync(toFsPath(this.absolute(path)), { throwIfNoEntry: false })?.isDirectory() === true;
+      if (node?.type === 'dir' && isDir) this.describe(path, node);
+    }
+  }
+
+  describeRoot(tree: CheckpointTree): void {
+    this.describe('', tree.root);
+  }
+
+  #attributes(path: ByteString): Parameters<typeof applyAttributes>[2] {
+    return { owner: this.#owner, onRefused: (_, what) => this.#options.onRefused?.(path, what) };
+  }
+}

@@ -1,0 +1,116 @@
+import type { Statement } from 'better-sqlite3';
+
+import type { ByteString } from '../store/byte-string.ts';
+import { digestFromBytes, type Digest } from '../store/digest.ts';
+import type { Chunk } from '../store/entry.ts';
+import { BentoError } from '../store/errors.ts';
+import type { IndexDatabase } from './database.ts';
+import type { LayerKind } from './layer-index.ts';
+import { decodeRow, entryId, ROOT_POSITION, type EntryRow, type RawEntryRow } from './rows.ts';
+
+/** A layer the index knows. */
+export interface IndexedLayer {
+  number: number;
+  digest: Digest;
+  kind: LayerKind;
+  entryCount: number;
+  contentBytes: number;
+}
+
+interface RawChunkRow {
+  file_offset: number;
+  size: number;
+  digest: Buffer;
+  blob_offset: number;
+  blob_bytes: number;
+  inner_offset: number;
+}
+
+/** The questions a tree asks of the index; every statement is prepared once. */
+export class Entries {
+  readonly #index: IndexDatabase;
+  readonly #byId: Statement<[number], RawEntryRow>;
+  readonly #child: Statement<[number, string], RawEntryRow>;
+  readonly #children: Statement<[number], RawEntryRow>;
+  readonly #chunks: Statement<[number], RawChunkRow>;
+  readonly #onlyChunk: Statement<[number], RawEntryRow>;
+  readonly #layer: Statement<
+    [string],
+    { number: number; digest: Digest; kind: LayerKind; entry_count: number; content_bytes: number }
+  >;
+  readonly #layerDigest: Statement<[number], { digest: Digest; kind: LayerKind }>;
+
+  constructor(index: IndexDatabase) {
+    const { db } = index;
+    this.#index = index;
+    this.#byId = db.prepare('SELECT * FROM entries WHERE id = ?');
+    this.#child = db.prepare('SELECT * FROM entries WHERE parent = ? AND name = ?');
+    this.#children = db.prepare('SELECT * FROM entries WHERE parent = ? ORDER BY name');
+    this.#chunks = db.prepare('SELECT * FROM chunks WHERE entry = ? ORDER BY file_offset');
+    this.#onlyChunk = db.prepare('SELECT * FROM entries WHERE id = ? AND blob_offset IS NOT NULL');
+    this.#layer = db.prepare('SELECT * FROM layers WHERE digest = ?');
+    this.#layerDigest = db.prepare('SELECT digest, kind FROM layers WHERE number = ?');
+  }
+
+  layer(digest: Digest): IndexedLayer | undefined {
+    const row = this.#layer.get(digest);
+    if (row === undefined) return undefined;
+    const { number, kind, entry_count: entryCount, content_bytes: contentBytes } = row;
+    return { number, digest: row.digest, kind, entryCount, contentBytes };
+  }
+
+  layerOf(number: number): { digest: Digest; kind: LayerKind } | undefined {
+    return this.#layerDigest.get(number);
+  }
+
+  root(layer: IndexedLayer): EntryRow {
+    return this.get(entryId(layer.number, ROOT_POSITION));
+  }
+
+  /** @throws BentoError INDEX_BROKEN when there is no such row: ids come from the index itself */
+  get(id: number): EntryRow {
+    const row = this.find(id);
+    if (row === undefined) throw new BentoError('INDEX_BROKEN', `index ${this.#index.path} has no entry ${id}`);
+    return row;
+  }
+
+  find(id: number): EntryRow | undefined {
+    const row = this.#byId.get(id);
+    return row && decodeRow(row);
+  }
+
+  child(parent: number, name: ByteString): EntryRow | undefined {
+    const row = this.#child.get(parent, name);
+    return row && decodeRow(row);
+  }
+
+  /** Sorted by name, bytewise. */
+  children(parent: number): EntryRow[] {
+    return this.#children.all(parent).map(decodeRow);
+  }
+
+  /** Where a file's bytes lie, in order; empty for an empty file. */
+  chunks(id: number): Chunk[] {
+    const only = this.#onlyChunk.get(id);
+    if (only !== undefined) return [onlyChunkOf(only)];
+    return this.#chunks.all(id).map((row) => ({
+      fileOffset: row.file_offset,
+      sizeBytes: row.size,
+      digest: digestFromBytes(row.digest),
+      blobOffset: row.blob_offset,
+      blobBytes: row.blob_bytes,
+      innerOffset: row.inner_offset,
+    }));
+  }
+}
+
+function onlyChunkOf(row: RawEntryRow): Chunk {
+  return {
+    fileOffset: 0,
+    sizeBytes: row.size,
+    digest: digestFromBytes(row.digest ?? Buffer.alloc(32)),
+    blobOffset: row.blob_offset ?? 0,
+    blobBytes: row.blob_bytes ?? 0,
+    innerOffset: row.inner_offset ?? 0,
+  };
+}

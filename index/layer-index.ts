@@ -1,0 +1,176 @@
+import { parentPath, baseName, toText, type ByteString } from '../store/byte-string.ts';
+import { digestToBytes, type Digest } from '../store/digest.ts';
+import type { EntryType, PackedEntry } from '../store/entry.ts';
+import { BentoError } from '../store/errors.ts';
+import type { IndexDatabase } from './database.ts';
+import {
+  encodeDigest,
+  encodeXattrs,
+  ENTRY_TYPES,
+  entryId,
+  FLAG_IMPLICIT,
+  FLAG_OPAQUE,
+  NUMBER_MAX,
+  ROOT_POSITION,
+} from './rows.ts';
+
+/** Where the bytes of a layer's chunks lie: in the blob as gzip members, in the blob as they are, or in an unpacked copy. */
+export type LayerKind = 'estargz' | 'tar' | 'tar+gzip';
+
+export interface LayerToIndex {
+  digest: Digest;
+  kind: LayerKind;
+  /** As `collectLayer` gives them: one for each path, in archive order. */
+  entries: readonly PackedEntry[];
+  /** Directories that hide their lower namesakes, with or without an entry of their own. */
+  opaqueDirs: readonly ByteString[];
+}
+
+interface Draft {
+  position: number;
+  parent: number;
+  entry: PackedEntry;
+  flags: number;
+  nlink: number;
+  target: number | null;
+}
+
+/** Turns a layer's entries into rows: gives positions, makes up missing parents, joins hard links. */
+class LayerDraft {
+  readonly drafts: Draft[] = [];
+  readonly #byPath = new Map<ByteString, Draft>();
+
+  constructor() {
+    this.#append(implicitDir(''), FLAG_IMPLICIT);
+  }
+
+  add(entry: PackedEntry): void {
+    const flags = entry.opaque === true ? FLAG_OPAQUE : 0;
+    const madeUp = this.#byPath.get(entry.path);
+    if (madeUp === undefined) this.#append(entry, flags);
+    else if ((madeUp.flags & FLAG_IMPLICIT) !== 0 && entry.type === 'dir') Object.assign(madeUp, { entry, flags });
+    else throw new RangeError(`two entries for ${toText(entry.path)}`);
+  }
+
+  markOpaque(path: ByteString): void {
+    const draft = this.#byPath.get(path) ?? this.#append(implicitDir(path), FLAG_IMPLICIT);
+    draft.flags |= FLAG_OPAQUE;
+  }
+
+  #append(entry: PackedEntry, flags: number): Draft {
+    const parent = entry.path === '' ? 0 : this.#parentOf(entry.path).position;
+    const draft: Draft = { position: this.drafts.length + ROOT_POSITION, parent, entry, flags, nlink: 1, target: null };
+    draft.target = this.#targetOf(entry);
+    this.drafts.push(draft);
+    this.#byPath.set(entry.path, draft);
+    return draft;
+  }
+
+  #parentOf(path: ByteString): Draft {
+    const parent = parentPath(path);
+    const draft = this.#byPath.get(parent) ?? this.#append(implicitDir(parent), FLAG_IMPLICIT);
+    if (draft.entry.type !== 'dir') {
+      throw new BentoError(
+        'FORMAT_INVALID',
+        `layer holds "${toText(path)}" below "${toText(parent)}", which is no directory`,
+      );
+    }
+    return draft;
+  }
+
+  /** The position a hardlink names, following links to links; null when it is in a lower layer. */
+  #targetOf(entry: PackedEntry): number | null {
+    if (entry.type !== 'hardlink' || entry.link === undefined) return null;
+    const named = this.#byPath.get(entry.link);
+    if (named === undefined) return null;
+    if (named.entry.type === 'dir' || named.entry.type === 'whiteout') {
+      throw new BentoError('FORMAT_INVALID', `layer links "${toText(entry.path)}" to a ${named.entry.type}`);
+    }
+    const target = named.target === null ? named : this.drafts[named.target - ROOT_POSITION];
+    if (target === undefined) return null;
+    target.nlink += 1;
+    return target.position;
+  }
+}
+
+/** Adds a layer's rows in one transaction. Does nothing when the layer is indexed already. Returns its number. */
+export function indexLayer(index: IndexDatabase, layer: LayerToIndex): number {
+  const draft = new LayerDraft();
+  for (const entry of layer.entries) draft.add(entry);
+  for (const path of layer.opaqueDirs) draft.markOpaque(path);
+  return index.db
+    .transaction(() => {
+      const existing = layerNumber(index, layer.digest);
+      if (existing !== undefined) return existing;
+      const number = takeNumbers(index, 1);
+      insertRows(index, number, draft.drafts);
+      const contentBytes = draft.drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
+      index.db
+        .prepare('INSERT INTO layers (number, digest, kind, entry_count, content_bytes) VALUES (?, ?, ?, ?, ?)')
+        .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes);
+      return number;
+    })
+    .immediate();
+}
+
+export function layerNumber(index: IndexDatabase, digest: Digest): number | undefined {
+  const row = index.db.prepare('SELECT number FROM layers WHERE digest = ?').get(digest) as
+    { number: number } | undefined;
+  return row?.number;
+}
+
+/** Hands out `count` consecutive numbers that nothing else ever gets. Call inside a transaction. */
+export function takeNumbers(index: IndexDatabase, count: number): number {
+  const { next } = index.db.prepare('SELECT next FROM numbers').get() as { next: number };
+  if (next + count > NUMBER_MAX) {
+    throw new BentoError('INDEX_BROKEN', `index ${index.path} has no numbers left`, {
+      hint: 'it is a cache: unmount everything, delete it and run the command again',
+    });
+  }
+  index.db.prepare('UPDATE numbers SET next = ?').run(next + count);
+  return next;
+}
+
+function insertRows(index: IndexDatabase, number: number, drafts: readonly Draft[]): void {
+  const insertEntry = index.db.prepare('INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)');
+  const insertChunk = index.db.prepare('INSERT INTO chunks VALUES (?,?,?,?,?,?,?)');
+  for (const { position, parent, entry, flags, nlink, target } of drafts) {
+    const id = entryId(number, position);
+    const [only] = entry.chunks.length === 1 ? entry.chunks : [];
+    insertEntry.run(
+      id,
+      parent === 0 ? 0 : entryId(number, parent),
+      baseName(entry.path),
+      typeNumber(entry.type),
+      flags,
+      entry.mode,
+      entry.uid,
+      entry.gid,
+      entry.mtimeSec,
+      entry.mtimeNsec,
+      entry.sizeBytes,
+      nlink,
+      target === null ? null : entryId(number, target),
+      entry.link ?? null,
+      entry.rdev?.major ?? null,
+      entry.rdev?.minor ?? null,
+      encodeXattrs(entry.xattrs),
+      encodeDigest(entry.digest),
+      only?.blobOffset ?? null,
+      only?.blobBytes ?? null,
+      only?.innerOffset ?? null,
+    );
+    if (entry.chunks.length < 2) continue;
+    for (const c of entry.chunks) {
+      insertChunk.run(id, c.fileOffset, c.sizeBytes, digestToBytes(c.digest), c.blobOffset, c.blobBytes, c.innerOffset);
+    }
+  }
+}
+
+function typeNumber(type: EntryType): number {
+  return ENTRY_TYPES.indexOf(type);
+}
+
+function implicitDir(path: ByteString): PackedEntry {
+  return { path, type: 'dir', mode: 0o755, uid: 0, gid: 0, mtimeSec: 0, mtimeNsec: 0, sizeBytes: 0, chunks: [] };
+}

@@ -1,0 +1,168 @@
+import { promisify } from 'node:util';
+import { constants, crc32, deflateRaw, deflateRawSync, inflateRaw, inflateRawSync, type ZlibOptions } from 'node:zlib';
+
+import { BentoError, errnoOf } from '../errors.ts';
+
+/** Part of the format: another level gives other bytes, and so other digests for the same files. */
+export const GZIP_LEVEL = 6;
+
+/** RFC 1952: magic, deflate, no flags, no time, no hint, unknown system. The same for every member bento writes. */
+export const GZIP_HEADER = Buffer.from('1f8b080000000000' + '00ff', 'hex');
+const TRAILER_BYTES = 8; // CRC32 and length modulo 2^32, both u32
+const FIXED_HEADER_BYTES = 10;
+const FLAGS = 3;
+const FHCRC = 1 << 1;
+const FEXTRA = 1 << 2;
+const FNAME = 1 << 3;
+const FCOMMENT = 1 << 4;
+
+/** After a wanted piece a foreign member may run on with tar headers or other files; more than this is a bomb. */
+const MEMBER_TAIL_BYTES_MAX = 64 * 1024 * 1024;
+const ZLIB_CHUNK_BYTES_MIN = 1024;
+const ZLIB_CHUNK_BYTES_MAX = 1024 * 1024;
+
+export interface InflateLimit {
+  /** More inflated bytes than this are refused. */
+  sizeMax: number;
+}
+
+/** An inflated member and how many compressed bytes it took, header and trailer included. */
+export interface InflatedMember {
+  bytes: Buffer;
+  memberBytes: number;
+}
+
+interface InflateInfo {
+  buffer: Buffer;
+  engine: { bytesWritten: number };
+}
+
+type Zip<Result> = (bytes: Buffer, options: ZlibOptions) => Promise<Result>;
+const deflateRawAsync = promisify(deflateRaw) as Zip<Buffer>;
+const inflateRawAsync = promisify(inflateRaw) as Zip<Buffer>;
+const inflateRawInfo = promisify(inflateRaw) as unknown as Zip<InflateInfo>;
+
+/** Compresses to one gzip member, on a thread of zlib's pool. Equal bytes give equal members. */
+export async function gzipMember(bytes: Buffer): Promise<Buffer> {
+  return frame(bytes, await deflateRawAsync(bytes, { level: GZIP_LEVEL }));
+}
+
+export function gzipMemberSync(bytes: Buffer): Buffer {
+  return frame(bytes, deflateRawSync(bytes, { level: GZIP_LEVEL }));
+}
+
+function frame(bytes: Buffer, deflated: Buffer): Buffer {
+  const trailer = Buffer.alloc(TRAILER_BYTES);
+  trailer.writeUInt32LE(crc32(bytes), 0);
+  trailer.writeUInt32LE(bytes.length % 2 ** 32, 4);
+  return Buffer.concat([GZIP_HEADER, deflated, trailer]);
+}
+
+/**
+ * Inflates the first gzip member of `bytes`; whatever follows it is not looked at.
+ *
+ * @throws BentoError FORMAT_INVALID when it is not a whole member or inflates to more than `sizeMax` bytes,
+ *   DIGEST_MISMATCH when its checksum is wrong
+ */
+export async function inflateMember(bytes: Buffer, { sizeMax }: InflateLimit): Promise<InflatedMember> {
+  const start = headerBytes(bytes);
+  const options = { ...inflateOptions(sizeMax), info: true };
+  const info = await inflateRawInfo(bytes.subarray(start), options).catch((error: unknown) => {
+    throw inflateError(error, sizeMax);
+  });
+  return checkTrailer(bytes, start + info.engine.bytesWritten, info.buffer);
+}
+
+/** @throws BentoError as {@link inflateMember} does */
+export async function gunzipMember(bytes: Buffer, limit: InflateLimit): Promise<Buffer> {
+  return (await inflateMember(bytes, limit)).bytes;
+}
+
+/** @throws BentoError as {@link inflateMember} does */
+export function gunzipMemberSync(bytes: Buffer, { sizeMax }: InflateLimit): Buffer {
+  const start = headerBytes(bytes);
+  let info: InflateInfo;
+  try {
+    const options = { ...inflateOptions(sizeMax), info: true };
+    info = inflateRawSync(bytes.subarray(start), options) as unknown as InflateInfo;
+  } catch (error) {
+    throw inflateError(error, sizeMax);
+  }
+  return checkTrailer(bytes, start + info.engine.bytesWritten, info.buffer).bytes;
+}
+
+/**
+ * The first `lengthBytes` inflated bytes of a member that may be cut off after them, and perhaps more than asked for.
+ * Its checksum is not looked at: the caller holds a digest.
+ *
+ * @throws BentoError FORMAT_INVALID when it is not a member; a short result is the caller's to notice
+ */
+export async function gunzipPrefix(bytes: Buffer, lengthBytes: number): Promise<Buffer> {
+  try {
+    return await inflateRawAsync(bytes.subarray(headerBytes(bytes)), prefixOptions(lengthBytes));
+  } catch (error) {
+    throw inflateError(error, lengthBytes);
+  }
+}
+
+/** @throws BentoError as {@link gunzipPrefix} does */
+export function gunzipPrefixSync(bytes: Buffer, lengthBytes: number): Buffer {
+  try {
+    return inflateRawSync(bytes.subarray(headerBytes(bytes)), prefixOptions(lengthBytes));
+  } catch (error) {
+    throw inflateError(error, lengthBytes);
+  }
+}
+
+/** An upper bound for the compressed form of `sizeBytes` bytes, whoever compressed them. */
+export function memberBytesMax(sizeBytes: number): number {
+  return sizeBytes + Math.ceil(sizeBytes / 256) + 4096;
+}
+
+function inflateOptions(sizeMax: number): ZlibOptions {
+  // One output buffer of the right size instead of many small ones; +64 so that an exact fit does not need a second.
+  const chunkSize = Math.min(Math.max(sizeMax + 64, ZLIB_CHUNK_BYTES_MIN), ZLIB_CHUNK_BYTES_MAX);
+  return { maxOutputLength: Math.max(sizeMax, 1), chunkSize };
+}
+
+function prefixOptions(lengthBytes: number): ZlibOptions {
+  const finishFlush = constants.Z_SYNC_FLUSH; // a cut-off end is no error
+  return { ...inflateOptions(lengthBytes), maxOutputLength: lengthBytes + MEMBER_TAIL_BYTES_MAX, finishFlush };
+}
+
+function checkTrailer(member: Buffer, at: number, bytes: Buffer): InflatedMember {
+  if (at + TRAILER_BYTES > member.length) throw invalidMember('it is cut off');
+  if (member.readUInt32LE(at) !== crc32(bytes) || member.readUInt32LE(at + 4) !== bytes.length % 2 ** 32) {
+    throw new BentoError('DIGEST_MISMATCH', 'a gzip member does not match its checksum');
+  }
+  return { bytes, memberBytes: at + TRAILER_BYTES };
+}
+
+function headerBytes(member: Buffer): number {
+  if (member.length < FIXED_HEADER_BYTES || member.readUIntBE(0, 3) !== 0x1f8b08) throw invalidMember('no gzip header');
+  const flags = member.readUInt8(FLAGS);
+  let at = FIXED_HEADER_BYTES;
+  if (flags & FEXTRA) at += 2 + (at + 2 <= member.length ? member.readUInt16LE(at) : 0);
+  if (flags & FNAME) at = afterNul(member, at);
+  if (flags & FCOMMENT) at = afterNul(member, at);
+  if (flags & FHCRC) at += 2;
+  if (at > member.length) throw invalidMember('its header is cut off');
+  return at;
+}
+
+function afterNul(member: Buffer, at: number): number {
+  const nul = member.indexOf(0, at);
+  if (nul < 0) throw invalidMember('its header is cut off');
+  return nul + 1;
+}
+
+function inflateError(error: unknown, sizeMax: number): unknown {
+  if (error instanceof BentoError) return error;
+  const code = errnoOf(error) ?? '';
+  if (code === 'ERR_BUFFER_TOO_LARGE') return invalidMember(`it inflates to more than ${sizeMax} bytes`, error);
+  return code.startsWith('Z_') ? invalidMember((error as Error).message, error) : error;
+}
+
+function invalidMember(why: string, cause?: unknown): BentoError {
+  return new BentoError('FORMAT_INVALID', `a gzip member cannot be read: ${why}`, { cause });
+}

@@ -1,0 +1,179 @@
+import { pipeline, Readable } from 'node:stream';
+import { createGunzip } from 'node:zlib';
+
+import { digestOf, type Digest } from '../digest.ts';
+import type { Chunk } from '../entry.ts';
+import { BentoError, errnoOf } from '../errors.ts';
+import { decodeFooter, FOOTER_BYTES, type Footer } from './footer.ts';
+import { readForeignItems } from './foreign-layer.ts';
+import { gunzipMember, gunzipPrefix, gunzipPrefixSync, memberBytesMax } from './gzip-member.ts';
+import type { LayerContents, LayerItem } from './layer-contents.ts';
+import { TOC_NAME } from './reserved-names.ts';
+import { BLOCK_BYTES } from './tar-fields.ts';
+import { decodeTarHeader } from './tar-header.ts';
+import { TarInput, type TarBytesListener } from './tar-input.ts';
+import { decodeToc } from './toc-decode.ts';
+import { TOC_JSON_BYTES_MAX } from './toc.ts';
+
+const TOC_MEMBER_BYTES_MAX = 128 * 1024 * 1024;
+
+/** Random access to a blob. */
+export interface BlobReader {
+  readonly sizeBytes: number;
+  /** Exactly `length` bytes; the range lies inside the blob. */
+  readAt(offset: number, length: number): Promise<Buffer>;
+}
+
+export interface SyncBlobReader {
+  readonly sizeBytes: number;
+  /** Exactly `length` bytes; the range lies inside the blob. */
+  readAtSync(offset: number, length: number): Buffer;
+}
+
+export interface LayerToc extends LayerContents {
+  /** Of the JSON as stored: the value of the annotation `containerd.io/snapshot/stargz/toc.digest`. */
+  tocDigest: Digest;
+  tocOffset: number;
+}
+
+/** Whether a chunk lies in a gzip member, or bare in an uncompressed tar. */
+export type ChunkPacking = 'gzip' | 'bare';
+
+/** @throws BentoError FORMAT_INVALID when there is a footer but it points outside the blob */
+export async function readFooter(reader: BlobReader): Promise<Footer | undefined> {
+  const length = Math.min(FOOTER_BYTES, reader.sizeBytes);
+  return decodeFooter(await readExactly(reader, reader.sizeBytes - length, length), reader.sizeBytes);
+}
+
+/**
+ * Reads the table of contents of an eStargz layer.
+ *
+ * @param expected - from the manifest; without it nothing ties the table to the manifest but the digest of the whole blob
+ * @returns undefined when the blob has none, or one whose chunks cannot be read one by one: `streamForeignLayer` reads it
+ * @throws BentoError DIGEST_MISMATCH when it is not the `expected` one, FORMAT_INVALID when it breaks a rule
+ */
+export async function readToc(reader: BlobReader, expected?: Digest): Promise<LayerToc | undefined> {
+  const footer = await readFooter(reader);
+  if (footer === undefined || footer.kind === 'external') return undefined;
+  const { tocOffset, footerBytes } = footer;
+  const memberBytes = reader.sizeBytes - footerBytes - tocOffset;
+  if (memberBytes > TOC_MEMBER_BYTES_MAX) throw invalidLayer('its table of contents is too large');
+  const json = tocJson(
+    await gunzipMember(await readExactly(reader, tocOffset, memberBytes), { sizeMax: TOC_JSON_BYTES_MAX }),
+  );
+  const tocDigest = digestOf(json);
+  if (expected !== undefined && tocDigest !== expected) {
+    throw new BentoError('DIGEST_MISMATCH', `the table of contents of a layer is ${tocDigest}, not ${expected}`);
+  }
+  const contents = decodeIfUsable(json, tocOffset);
+  return contents && { ...contents, tocDigest, tocOffset };
+}
+
+function decodeIfUsable(json: Buffer, tocOffset: number): LayerContents | undefined {
+  try {
+    return decodeToc(json, { tocOffset });
+  } catch (error) {
+    if (error instanceof BentoError && error.code === 'FORMAT_UNSUPPORTED') return undefined;
+    throw error;
+  }
+}
+
+/** The last member is a tar header, the JSON, padding and the end of the archive. */
+function tocJson(tar: Buffer): Buffer {
+  if (tar.length < BLOCK_BYTES) throw invalidLayer('its table of contents is cut off');
+  const { name, sizeBytes } = decodeTarHeader(tar.subarray(0, BLOCK_BYTES));
+  if (name !== TOC_NAME) throw invalidLayer('its footer points at something else than a table of contents');
+  if (sizeBytes < 0 || sizeBytes > tar.length - BLOCK_BYTES) throw invalidLayer('its table of contents is cut off');
+  return tar.subarray(BLOCK_BYTES, BLOCK_BYTES + sizeBytes);
+}
+
+/**
+ * Reads any other layer from end to end: a tar, bare or in any number of gzip members. Chunks of the entries are ranges
+ * of the uncompressed tar, so `onTarBytes` can put that where they will be read.
+ *
+ * @param onTarBytes - sees the whole uncompressed tar; what it returns is awaited
+ * @throws BentoError FORMAT_INVALID when it is cut off, damaged or beyond a limit, FORMAT_UNSUPPORTED for sparse files
+ */
+export async function* streamForeignLayer(
+  input: AsyncIterable<Buffer>,
+  kind: 'tar' | 'tar+gzip',
+  onTarBytes?: TarBytesListener,
+): AsyncGenerator<LayerItem, void, undefined> {
+  const tar = new TarInput(kind === 'tar' ? input : gunzip(input), onTarBytes);
+  try {
+    yield* readForeignItems(tar);
+  } finally {
+    await tar.close();
+  }
+}
+
+async function* gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+  const inflated = createGunzip({ chunkSize: 64 * 1024 });
+  pipeline(Readable.from(input), inflated, () => undefined); // an error reaches the loop below through `inflated`
+  try {
+    for await (const bytes of inflated) yield bytes as Buffer;
+  } catch (error) {
+    if (errnoOf(error)?.startsWith('Z_') !== true) throw error;
+    throw invalidLayer((error as Error).message, error);
+  }
+}
+
+/**
+ * Reads one piece of a file and checks it.
+ *
+ * @throws BentoError DIGEST_MISMATCH when the bytes are not the ones the chunk promises, FORMAT_INVALID when its range
+ *   is not inside the blob or not a gzip member
+ */
+export async function readChunk(reader: BlobReader, chunk: Chunk, packing: ChunkPacking = 'gzip'): Promise<Buffer> {
+  const { offset, length } = rangeOf(reader, chunk, packing);
+  const stored = await reader.readAt(offset, length);
+  if (packing === 'bare') return verified(stored, chunk);
+  return verified(cutOut(await gunzipPrefix(stored, endOf(chunk)), chunk), chunk);
+}
+
+/** {@link readChunk} for those who cannot wait. */
+export function readChunkSync(reader: SyncBlobReader, chunk: Chunk, packing: ChunkPacking = 'gzip'): Buffer {
+  const { offset, length } = rangeOf(reader, chunk, packing);
+  const stored = reader.readAtSync(offset, length);
+  if (packing === 'bare') return verified(stored, chunk);
+  return verified(cutOut(gunzipPrefixSync(stored, endOf(chunk)), chunk), chunk);
+}
+
+function rangeOf(
+  reader: { sizeBytes: number },
+  chunk: Chunk,
+  packing: ChunkPacking,
+): { offset: number; length: number } {
+  const offset = chunk.blobOffset;
+  // A foreign member may run on for long after the piece we want: its tail is not even read.
+  const length = packing === 'bare' ? chunk.sizeBytes : Math.min(chunk.blobBytes, memberBytesMax(endOf(chunk)));
+  if (offset + length > reader.sizeBytes) throw invalidLayer(`it ends before the chunk at ${offset}`);
+  return { offset, length };
+}
+
+/** How many inflated bytes of its member are needed for a chunk. */
+function endOf(chunk: Chunk): number {
+  return chunk.innerOffset + chunk.sizeBytes;
+}
+
+function cutOut(inflated: Buffer, chunk: Chunk): Buffer {
+  return inflated.subarray(chunk.innerOffset, endOf(chunk));
+}
+
+function verified(bytes: Buffer, chunk: Chunk): Buffer {
+  if (bytes.length === chunk.sizeBytes && digestOf(bytes) === chunk.digest) return bytes;
+  const where = `the chunk at offset ${chunk.blobOffset} of a layer`;
+  throw new BentoError('DIGEST_MISMATCH', `${where} is not what its digest ${chunk.digest} says`, {
+    hint: 'the store is damaged; pull the layer again',
+  });
+}
+
+async function readExactly(reader: BlobReader, offset: number, length: number): Promise<Buffer> {
+  const bytes = await reader.readAt(offset, length);
+  if (bytes.length !== length) throw invalidLayer(`it ends before offset ${offset + length}`);
+  return bytes;
+}
+
+function invalidLayer(why: string, cause?: unknown): BentoError {
+  return new BentoError('FORMAT_INVALID', `a layer cannot be read: ${why}`, { cause });
+}

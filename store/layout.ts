@@ -1,0 +1,108 @@
+import { mkdir, readFile, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import type { Digest } from './digest.ts';
+import { writeFileDurably } from './durable.ts';
+import { BentoError, errnoOf } from './errors.ts';
+import { lockFile, type Lock } from './lock.ts';
+import { KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
+
+const OCI_LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
+const SEQUENCE_TAG = /^cp-([1-9][0-9]{0,14})$/;
+
+/**
+ * One workspace's OCI image layout: `<store>/<id>/` with `oci-layout`, `index.json`, `blobs` (a link to the shared pool)
+ * and `ingest/` for blobs being written. `index.json` maps tags to manifests; one that lost its last tag stays listed.
+ *
+ * @see OCI image-spec v1.1, image-layout.md
+ */
+export class Layout {
+  readonly id: string;
+  readonly dir: string;
+
+  constructor(storeRoot: string, id: string) {
+    this.id = id;
+    this.dir = join(storeRoot, id);
+  }
+
+  get ingestDir(): string {
+    return join(this.dir, 'ingest');
+  }
+
+  /** Makes the folder and its fixed files if they are not there. */
+  async ensure(): Promise<void> {
+    await mkdir(this.ingestDir, { recursive: true });
+    await mkdir(join(this.dir, '..', 'blobs', 'sha256'), { recursive: true });
+    try {
+      await symlink('../blobs', join(this.dir, 'blobs'));
+      await writeFileDurably(join(this.dir, 'oci-layout'), OCI_LAYOUT);
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+    }
+  }
+
+  /** Serialises everything that makes a checkpoint of this workspace; taken before anything is read. */
+  async lockForSaving(onWait?: () => void): Promise<Lock> {
+    return await lockFile(join(this.dir, '.save-lock'), onWait);
+  }
+
+  /** The listed manifests as they stand in `index.json`; empty for a workspace without checkpoints. */
+  async manifests(): Promise<Descriptor[]> {
+    const path = join(this.dir, 'index.json');
+    let bytes: Buffer;
+    try {
+      bytes = await readFile(path);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw error;
+    }
+    const json = parseObject(bytes, path);
+    if (!Array.isArray(json['manifests'])) throw new BentoError('FORMAT_INVALID', `${path} lists no manifests`);
+    return json['manifests'].map((value, i) => parseDescriptor(value, `${path} manifest ${i}`));
+  }
+
+  /** Tag -> manifest, in ascending byte order of the tags. */
+  async tags(): Promise<Map<string, Descriptor>> {
+    const tagged = (await this.manifests()).flatMap((descriptor): [string, Descriptor][] => {
+      const tag = descriptor.annotations?.[KEYS.refName];
+      return tag === undefined ? [] : [[tag, descriptor]];
+    });
+    return new Map(tagged.sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** One more than the highest N among the tags `cp-N`. */
+  async nextSequence(): Promise<number> {
+    let highest = 0;
+    for (const tag of (await this.tags()).keys()) highest = Math.max(highest, Number(SEQUENCE_TAG.exec(tag)?.[1] ?? 0));
+    return highest + 1;
+  }
+
+  /** Points tags at a manifest, in one durable step. A manifest that thereby loses its last tag stays listed. */
+  async setTags(tags: readonly string[], manifest: { digest: Digest; size: number }): Promise<void> {
+    await this.ensure();
+    using _lock = await lockFile(join(this.dir, '.index-lock'));
+    const before = await this.manifests();
+    const moved = (d: Descriptor): boolean => tags.includes(d.annotations?.[KEYS.refName] ?? '');
+    const kept = before.filter((d) => !moved(d) && d.digest !== manifest.digest);
+    const others = before.filter((d) => !moved(d) && d.digest === manifest.digest && d.annotations?.[KEYS.refName]);
+    const displaced = before.filter(
+      (d) => moved(d) && d.digest !== manifest.digest && !kept.some((other) => other.digest === d.digest),
+    );
+    const entry = { mediaType: MEDIA_TYPES.manifest, digest: manifest.digest, size: manifest.size };
+    await this.#write([
+      ...kept,
+      ...uniqueByDigest(displaced).map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),
+      ...others,
+      ...tags.map((tag) => ({ ...entry, annotations: { [KEYS.refName]: tag } })),
+    ]);
+  }
+
+  async #write(manifests: Descriptor[]): Promise<void> {
+    const index = { schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests };
+    await writeFileDurably(join(this.dir, 'index.json'), JSON.stringify(index));
+  }
+}
+
+function uniqueByDigest(descriptors: readonly Descriptor[]): Descriptor[] {
+  return [...new Map(descriptors.map((d) => [d.digest, d])).values()];
+}

@@ -1,0 +1,49 @@
+import { closeSync, openSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+import { flock, flockAsync } from './syscalls.ts';
+
+/** A held advisory lock. The kernel lets go of it when the process ends, however it ends. */
+export interface Lock {
+  release(): void;
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Waits for the exclusive lock on a file, which is made if missing and never removed.
+ *
+ * @param onWait - called once if somebody else holds it, so that the user can be told why nothing happens
+ */
+export async function lockFile(path: string, onWait?: () => void): Promise<Lock> {
+  await mkdir(dirname(path), { recursive: true });
+  const fd = openSync(path, 'a', 0o600);
+  try {
+    if (!flock(fd, 'exclusive', { wait: false })) {
+      onWait?.();
+      await flockAsync(fd, 'exclusive');
+    }
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return held(fd);
+}
+
+/** Like `lockFile`, but gives up at once: undefined when somebody else holds it. */
+export async function tryLockFile(path: string): Promise<Lock | undefined> {
+  await mkdir(dirname(path), { recursive: true });
+  const fd = openSync(path, 'a', 0o600);
+  if (flock(fd, 'exclusive', { wait: false })) return held(fd);
+  closeSync(fd);
+  return undefined;
+}
+
+function held(fd: number): Lock {
+  let open = true;
+  const release = (): void => {
+    if (open) closeSync(fd);
+    open = false;
+  };
+  return { release, [Symbol.dispose]: release };
+}
