@@ -1,5 +1,6 @@
 import { resolveExtensions } from '../extensions/resolve.ts';
 import { treeSource, type TreeSource } from '../fs/tree/index-checkpoint.ts';
+import { isServed } from '../fs/mounts/mountinfo.ts';
 import { readBentoignore } from '../fs/workspace/bentoignore.ts';
 import type { Config } from '../fs/workspace/config-types.ts';
 import { ensureId, loadConfig } from '../fs/workspace/config.ts';
@@ -39,13 +40,19 @@ export async function openSource(store: Store, ctx: Pick<Context, 'note'>): Prom
   return treeSource(store, index);
 }
 
-/** Opens the workspace in a directory. @throws BentoError CONFIG_MISSING or CONFIG_INVALID */
+/** Opens the workspace in a directory. @throws BentoError CONFIG_MISSING, CONFIG_INVALID, or NOT_MOUNTED for a fork */
 export async function loadWorkspace(dir: string, ctx: Pick<Context, 'home' | 'note'>): Promise<Workspace> {
   const loaded = await loadConfig(dir);
   const id = await ensureId(loaded);
   const source = await openSource(storeOf(loaded.config), ctx);
   const setup = await layerSetup(loaded.config, loaded.dir, ctx);
-  return await openWorkspace(source, { dir: loaded.dir, config: loaded.config, id, setup });
+  const workspace = await openWorkspace(source, { dir: loaded.dir, config: loaded.config, id, setup });
+  if (workspace.fork !== undefined && !isServed(workspace.dir)) {
+    throw new BentoError('NOT_MOUNTED', `the mount daemon of the fork ${workspace.dir} is gone`, {
+      hint: '`bento mounts --restore` brings the fork back, with its changes',
+    });
+  }
+  return workspace;
 }
 
 /** With `layers:` in bento.yaml the extensions are not asked for layers; `project` takes what is left in any case. */

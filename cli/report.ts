@@ -15,12 +15,26 @@ const BUG_HINT = 'this looks like a bug in bento; BENTO_DEBUG=1 shows where it h
  * @param format - `debug` adds the stack
  */
 export function reportError(thrown: unknown, during: string, format: { json: boolean; debug: boolean }): Report {
-  const error = describeSystemError(thrown, during);
+  const error = describeFailure(thrown, during);
   const { code, message, hint, exitCode } = describe(error);
   const text = format.json
     ? `${JSON.stringify({ error: { code, message, hint } })}\n`
     : `Error: ${oneLine(message)}\n${hint === undefined ? '' : `${indentOf(code)}${oneLine(hint)}\n`}`;
   return { text: text + (format.debug ? `${stackOf(error)}\n` : ''), exitCode };
+}
+
+/**
+ * Like `describeSystemError`, and for what SQLite says too. It is known by its code alone, so that no error loads a
+ * database.
+ */
+export function describeFailure(error: unknown, what: string): unknown {
+  const code = errnoOf(error) ?? '';
+  const asErrno = code === 'SQLITE_FULL' ? 'ENOSPC' : /^SQLITE_(READONLY|CANTOPEN)/.test(code) ? 'EACCES' : undefined;
+  if (asErrno === undefined) return describeSystemError(error, what);
+  return describeSystemError(
+    Object.assign(new Error((error as Error).message, { cause: error }), { code: asErrno }),
+    what,
+  );
 }
 
 function describe(error: unknown): { code: string; message: string; hint: string | undefined; exitCode: number } {

@@ -110,15 +110,18 @@ function parseConfig(bytes: Buffer, digest: Digest): ImageConfig {
   if (rootfs !== undefined && !(isObject(rootfs) && Array.isArray(rootfs['diff_ids']))) {
     throw new BentoError('FORMAT_INVALID', `config of ${digest} has no list of diff ids`);
   }
-  return json as ImageConfig;
+  return json;
 }
 
 /** The label's object, or for the oldest checkpoints the whole config blob, which then is that object itself. */
 function metaOf(config: ImageConfig): CheckpointMeta {
   const label = config.config?.Labels?.[KEYS.config];
-  const source = typeof label === 'string' ? parseObject(Buffer.from(label), KEYS.config) : config;
-  const meta = source as unknown as CheckpointMeta;
-  return { ...meta, checkpoint: Number(meta.checkpoint) || 0 };
+  const source: Record<string, unknown> =
+    typeof label === 'string' ? parseObject(Buffer.from(label), KEYS.config) : { ...config };
+  return {
+    ...(source as unknown as CheckpointMeta),
+    checkpoint: Number(source['checkpoint']) || 0,
+  };
 }
 
 export interface NewCheckpoint {
@@ -159,8 +162,8 @@ function annotationsOf({ meta, parent }: NewCheckpoint): Record<string, string> 
 
 /** `amd64` and `linux` are fixed: they make container engines accept the image for `COPY --from` anywhere. */
 function encodeConfig({ layers, meta }: NewCheckpoint, annotations: Record<string, string>): Buffer {
-  const labels: Record<string, string> = { ...annotations, [KEYS.config]: JSON.stringify(meta) };
-  delete labels[KEYS.created];
+  const { [KEYS.created]: _created, ...shared } = annotations;
+  const labels: Record<string, string> = { ...shared, [KEYS.config]: JSON.stringify(meta) };
   const config: ImageConfig = {
     created: meta.created,
     architecture: 'amd64',

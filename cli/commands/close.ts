@@ -2,6 +2,7 @@ import { existsSync, realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 
 import { removeFork } from '../../fs/mounts/fork.ts';
+import { isServed } from '../../fs/mounts/mountinfo.ts';
 import type { MountStatus } from '../../fs/mounts/mount-table.ts';
 import { isWorthSaving } from '../../fs/workspace/plan-layers.ts';
 import { diffWorkspace } from '../../fs/workspace/work-tree.ts';
@@ -53,8 +54,10 @@ export const close = defineCommand({
 
 /** Paths that differ from the fork's head; a fork that cannot be read counts as having unsaved work. */
 async function unsavedWork(record: MountStatus, ctx: Context): Promise<string[]> {
-  if (!record.mounted)
-    return ctx.options['discard'] === true ? [] : ['(the fork is not mounted, so its changes were not looked at)'];
+  if (!record.mounted || (record.engine !== 'copy' && !isServed(record.target)))
+    return ctx.options['discard'] === true
+      ? []
+      : ['(the fork is not mounted or its daemon is gone, so its changes were not looked at)'];
   const workspace = await loadWorkspace(record.target, ctx);
   const head = await openHead(workspace);
   const changes = diffWorkspace(workspace.source, head?.tree, await readWorkTree(workspace));

@@ -1,5 +1,6 @@
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import { shortDigest, type Digest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
 import { defineCommand } from '../command.ts';
 import { storeOf } from '../open-store.ts';
 import { loadConfig } from '../../fs/workspace/config.ts';
@@ -10,16 +11,28 @@ export const list = defineCommand({
   summary: 'List the checkpoints of this workspace',
   usage: 'bento list',
 
-  async run({ dir }) {
+  async run(ctx) {
+    const { dir } = ctx;
     const { config } = await loadConfig(dir);
     const store = storeOf(config);
-    const tags = config.id === undefined ? new Map() : await store.layout(config.id).tags();
+    const tags = config.id === undefined ? undefined : await store.layout(config.id).tags();
     const byDigest = new Map<Digest, string[]>();
-    for (const [tag, { digest }] of tags) byDigest.set(digest, [...(byDigest.get(digest) ?? []), tag]);
+    for (const [tag, { digest }] of tags ?? []) byDigest.set(digest, [...(byDigest.get(digest) ?? []), tag]);
     const loaded = await Promise.all(
-      [...byDigest].map(async ([digest, names]) => describe(await store.loadCheckpoint(digest), names)),
+      [...byDigest].map(async ([digest, names]) => {
+        try {
+          return [describe(await store.loadCheckpoint(digest), names)];
+        } catch (error) {
+          if (!(error instanceof BentoError)) throw error;
+          ctx.note(`note: ${names.join(', ')} is left out: ${error.message}`);
+          return []; // the others are whole, and this is where people look for them
+        }
+      }),
     );
-    return loaded.sort((a, b) => compare(a, b)).map((row) => ({ ...row, head: row.digest === config.head }));
+    return loaded
+      .flat()
+      .sort((a, b) => compare(a, b))
+      .map((row) => ({ ...row, head: row.digest === config.head }));
   },
 
   render(rows) {

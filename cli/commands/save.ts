@@ -5,6 +5,7 @@ import { BentoError } from '../../store/errors.ts';
 import { isTag } from '../../store/ref.ts';
 import { defineCommand } from '../command.ts';
 import { loadWorkspace } from '../open-store.ts';
+import { describeFailure } from '../report.ts';
 import { formatSize, type ProgressEvent } from '../terminal.ts';
 
 export const save = defineCommand({
@@ -27,6 +28,8 @@ export const save = defineCommand({
       ...(tag && { tag }),
       onEvent: (event) => ctx.progress(progressOf(event)),
       onWait: () => ctx.note('waiting for another save of this workspace...'),
+    }).catch((error: unknown) => {
+      throw describeFailure(error, `saving ${workspace.dir} to ${workspace.source.store.root}`);
     });
     const skipped = result.skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
     for (const { path, reason } of skipped) ctx.note(`note: ${path} is not saved: ${reason}`);

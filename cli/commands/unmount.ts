@@ -27,7 +27,11 @@ export const unmount = defineCommand({
       const records = (await new MountTable(store).list()).filter(
         (record) => record.mounted && record.engine !== 'copy',
       );
-      for (const record of records) await unmountRecord(store, record, options.force);
+      const failures: unknown[] = [];
+      for (const record of records) {
+        await unmountRecord(store, record, options.force).catch((error: unknown) => failures.push(error));
+      }
+      if (failures.length > 0) throw failures[0]; // one that is in use keeps its daemon, not the others their mounts
       await stopDaemon(store);
       return { unmounted: records.map((record) => record.target) };
     }

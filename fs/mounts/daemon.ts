@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 
 import { pino } from 'pino';
 
-import { IndexDatabase } from '../../index/database.ts';
+import { IndexDatabase, isDamage } from '../../index/database.ts';
 import { fromText } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
@@ -80,7 +80,10 @@ class Daemon {
   /** Starts the thread that answers one connection; it ends by itself when the last use of the mount does. */
   #serve(target: string, fd: number, manifest: Digest | undefined): void {
     const data: ServeWorkerData = { fd, storeRoot: this.#source.store.root, ...(manifest && { manifest }) };
-    const worker = new Worker(new URL('./serve-worker.js', import.meta.url), { workerData: data, trackUnmanagedFds: false });
+    const worker = new Worker(new URL('./serve-worker.js', import.meta.url), {
+      workerData: data,
+      trackUnmanagedFds: false,
+    });
     worker.on('message', (message: ServeWorkerMessage) => log.error(message, 'request failed'));
     worker.on('error', (error) => log.error({ target, error: error.message }, 'serving failed'));
     worker.on('exit', () => {
@@ -146,8 +149,17 @@ class Daemon {
   }
 
   async #prepare(manifest: Digest): Promise<void> {
-    if (this.#source.trees.find(manifest) !== undefined) return;
-    await openTree(this.#source, await this.#source.store.loadCheckpoint(manifest));
+    try {
+      if (this.#source.trees.find(manifest) !== undefined) return;
+      await openTree(this.#source, await this.#source.store.loadCheckpoint(manifest));
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#stop(); // makes way for a daemon with a new index; what is mounted stays with this one
+      throw new BentoError('INDEX_BROKEN', `the index of ${this.#source.store.root} was damaged while it was in use`, {
+        hint: 'run the command again; `bento mounts --restore` mends mounts that no longer answer',
+        cause: error,
+      });
+    }
   }
 
   async #checkIdle(): Promise<void> {

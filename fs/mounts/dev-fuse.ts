@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, closeSync, constants, openSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  type Stats,
+  writeFileSync,
+} from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 import { type ByteString, isUtf8, toBytes, toText } from '../../store/byte-string.ts';
@@ -28,11 +37,19 @@ export function fuseAvailability(device = DEVICE): FuseAvailability {
 /** Why the device cannot be opened; fusermount3 opens it as the user who calls, so that it needs it too. */
 function deviceObstacle(device: string): string | undefined {
   try {
-    closeSync(openSync(device, 'r+'));
-    return undefined;
+    const fd = openSync(device, 'r+');
+    const isFuse = isFuseDevice(fstatSync(fd));
+    closeSync(fd);
+    return isFuse ? undefined : `${device} is not the FUSE device`;
   } catch (error) {
     return explainDevice(error, device);
   }
+}
+
+/** Containers like to put /dev/null in place of what they take away. @see Linux Documentation/admin-guide/devices.txt, 10:229 */
+function isFuseDevice(stat: Stats): boolean {
+  const FUSE_RDEV = (10 << 8) | 229;
+  return stat.isCharacterDevice() && stat.rdev === FUSE_RDEV;
 }
 
 function explainDevice(error: unknown, device: string): string {
@@ -245,7 +262,7 @@ function runFusermount(args: readonly string[], commFd?: number): void {
 function explainFusermount(complaint: string): BentoError {
   if (/not mounted|not found in/i.test(complaint)) return new BentoError('NOT_MOUNTED', complaint);
   if (/busy/i.test(complaint)) {
-    return new BentoError('MOUNT_POINT_BUSY', complaint, { hint: 'leave the directory first, or unmount lazily' });
+    return new BentoError('MOUNT_POINT_BUSY', complaint, { hint: 'leave the directory first, or use --force' });
   }
   const needsConfig = complaint.includes('user_allow_other');
   return new BentoError('MOUNT_FAILED', complaint === '' ? `${FUSERMOUNT} failed` : complaint, {
@@ -281,7 +298,7 @@ function explainUnmount(error: unknown, place: string): unknown {
       return new BentoError('NOT_MOUNTED', `nothing is mounted on ${place}`, { cause: error });
     case 'EBUSY':
       return new BentoError('MOUNT_POINT_BUSY', `${place} is in use`, {
-        hint: `leave the directory first, or unmount lazily; fuser -vm ${place} shows who uses it`,
+        hint: `leave the directory first, or use --force; fuser -vm ${place} shows who uses it`,
         cause: error,
       });
     default:

@@ -1,18 +1,19 @@
 import { lstatSync } from 'node:fs';
-import { chmod, chown, mkdir, rm, rmdir } from 'node:fs/promises';
+import { chmod, chown, readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { fromText, toFsPath } from '../../store/byte-string.ts';
 import { hexOf } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
 import { lsetxattr, readXattrs, utimensat } from '../../store/syscalls.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
 import { bring, newRecord, release, type MountRequest } from './mount.ts';
 import { MountTable, type MountRecord, type MountStatus } from './mount-table.ts';
-import { mountedAt } from './mountinfo.ts';
+import { mountedAt, mountedFileSystems } from './mountinfo.ts';
 import { runtimeDir } from './runtime-dir.ts';
-import { makeForkTarget, refuseIfTaken } from './targets.ts';
+import { checkMountPoint, makeForkTarget, refuseIfTaken } from './targets.ts';
 
 export interface ForkSteps {
   /** Fills the new workspace (its `bento.yaml`) before the command returns. */
@@ -36,10 +37,14 @@ export interface Forked {
 export async function forkCheckpoint(store: Store, request: MountRequest, steps: ForkSteps): Promise<Forked> {
   const { target, made } = await makeForkTarget(request.target);
   const table = new MountTable(store);
+  let lock: Lock | undefined;
   try {
+    lock = await table.lock();
+    checkMountPoint(target);
     await refuseIfTaken(table, target);
   } catch (error) {
-    if (made) await rmdir(target);
+    if (made) await rmdir(target).catch(() => undefined); // somebody else's meanwhile
+    lock?.release();
     throw error;
   }
   let record = newRecord({ ...request, target }, 'fork', 'overlay', made);
@@ -48,6 +53,7 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
     if (copiedBecause !== undefined) {
       record = { ...record, engine: 'copy' };
       await table.add(record);
+      lock.release();
       await steps.copy(record);
     }
     await steps.prepare(record);
@@ -56,12 +62,15 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
   } catch (error) {
     await tearDown(store, record);
     throw error;
+  } finally {
+    lock.release();
   }
 }
 
 /** Ends a fork for good: what was not saved is gone, and the directory too if the fork made it. */
 export async function removeFork(store: Store, record: MountStatus, lazy: boolean): Promise<void> {
-  if (record.mounted) await release(store, record, lazy);
+  if (record.engine === 'copy') refuseIfMountedInside(record.target);
+  else if (record.mounted) await release(store, record, lazy);
   await tearDown(store, record);
 }
 
@@ -70,7 +79,7 @@ async function mountOverlay(store: Store, record: MountRecord): Promise<string |
   const { usable, reason } = fuseAvailability();
   if (usable !== 'root') return reason ?? 'an ordinary user may not mount overlays';
   const table = new MountTable(store);
-  for (const name of ['upper', 'work']) await mkdir(join(table.forkDir(record), name), { recursive: true });
+  await table.makeForkDirs(record);
   await table.add(record);
   try {
     await bring(store, record);
@@ -94,11 +103,24 @@ async function keepRootAttributes(store: Store, { manifest, target }: MountRecor
   utimensat(upper, { mtime: { sec: Number((stat.mtimeNs - nsec) / NSEC), nsec: Number(nsec) } });
 }
 
+/** Deleting a directory goes through the mounts inside it, into what somebody else keeps there. */
+function refuseIfMountedInside(dir: string): void {
+  const inside = mountedFileSystems().find(({ target }) => target.startsWith(`${dir}/`));
+  if (inside === undefined) return;
+  throw new BentoError('MOUNT_POINT_BUSY', `${inside.target} is mounted inside ${dir}`, { hint: 'unmount it first' });
+}
+
+/** A copied fork's directory was empty before, so all that is in it is the fork's. */
+async function emptyDirectory(dir: string): Promise<void> {
+  const names = await readdir(dir).catch(() => []);
+  for (const name of names) await rm(join(dir, name), { recursive: true, force: true });
+}
+
 async function tearDown(store: Store, record: MountRecord): Promise<void> {
   const table = new MountTable(store);
   if (record.engine === 'overlay' && mountedAt(record.target) !== undefined)
     unmount(fromText(record.target), { lazy: true });
-  if (record.engine === 'copy' && record.madeTarget) await rm(record.target, { recursive: true, force: true });
+  if (record.engine === 'copy') await emptyDirectory(record.target);
   await rm(table.forkDir(record), { recursive: true, force: true });
   await table.remove(record);
   if (record.madeTarget) await rmdir(record.target).catch(() => undefined); // somebody put something there: it stays

@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Digest } from '../../store/digest.ts';
 import { syncDir, writeFileDurably } from '../../store/durable.ts';
-import { errnoOf } from '../../store/errors.ts';
+import { describeSystemError, errnoOf } from '../../store/errors.ts';
+import { lockFile, type Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
 import { mountedFileSystems } from './mountinfo.ts';
 
@@ -55,14 +57,25 @@ export class MountTable {
     return join(this.#store.root, 'forks', record.id);
   }
 
+  /** Guards the time from finding a directory free to having mounted on it: two mounts would lie one upon the other. */
+  async lock(): Promise<Lock> {
+    await this.#makeFolders('mounts');
+    return await lockFile(join(this.dir, '.lock'));
+  }
+
   async add(record: MountRecord): Promise<void> {
-    await mkdir(this.dir, { recursive: true, mode: 0o700 });
+    await this.#makeFolders('mounts');
     await writeFileDurably(this.#path(record.id), `${JSON.stringify(record, undefined, 2)}\n`, 0o600);
   }
 
   async remove(record: MountRecord): Promise<void> {
     await rm(this.#path(record.id), { force: true });
-    await syncDir(this.dir);
+    if (existsSync(this.dir)) await syncDir(this.dir);
+  }
+
+  /** Makes `upper/` and `work/` of a fork. */
+  async makeForkDirs(record: { id: string }): Promise<void> {
+    for (const name of ['upper', 'work']) await this.#makeFolders('forks', record.id, name);
   }
 
   async list(): Promise<MountStatus[]> {
@@ -94,6 +107,17 @@ export class MountTable {
     } catch (error) {
       if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined; // closed meanwhile
       throw error;
+    }
+  }
+
+  /** Not `recursive`: where the file system is read-only, Node's mkdir then says ENOENT. */
+  async #makeFolders(...names: string[]): Promise<void> {
+    let dir = this.#store.root;
+    for (const name of names) {
+      dir = join(dir, name);
+      await mkdir(dir, { mode: 0o700 }).catch((error: unknown) => {
+        if (errnoOf(error) !== 'EEXIST') throw describeSystemError(error, `making ${dir}`);
+      });
     }
   }
 

@@ -9,6 +9,7 @@ import type { Store } from '../../store/store.ts';
 import { mount, MS_BIND, MS_NODEV, MS_NOSUID } from '../../store/syscalls.ts';
 import { connectDaemon, findDaemon } from './daemon-client.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
+import { isServed } from './mountinfo.ts';
 import { MountTable, recordId, type Engine, type MountRecord, type MountStatus } from './mount-table.ts';
 import { checkMountPoint, refuseIfTaken } from './targets.ts';
 
@@ -33,6 +34,8 @@ export async function mountCheckpoint(store: Store, request: MountRequest): Prom
   const { usable, reason } = fuseAvailability();
   if (usable === undefined) throw fuseMissing(reason);
   const table = new MountTable(store);
+  using _lock = await table.lock();
+  checkMountPoint(target);
   await refuseIfTaken(table, target);
   const record = newRecord({ ...request, target }, 'mount', usable === 'root' ? 'bind' : 'fuse', false);
   await table.add(record);
@@ -45,9 +48,12 @@ export async function mountCheckpoint(store: Store, request: MountRequest): Prom
   return record;
 }
 
-/** Mounts again what the table says should be there: after a reboot, or after `unmount`. */
+/** Mounts again what the table says should be there: after a reboot, after `unmount`, or when its daemon was killed. */
 export async function restoreMount(store: Store, record: MountStatus): Promise<void> {
-  if (record.mounted) return;
+  if (record.mounted) {
+    if (record.engine === 'copy' || isServed(record.target)) return;
+    await release(store, record, true);
+  }
   await mkdir(record.target, { recursive: true });
   checkMountPoint(record.target);
   await bring(store, record);
@@ -63,8 +69,17 @@ export async function unmountRecord(store: Store, record: MountStatus, lazy: boo
   if (record.kind === 'mount') await new MountTable(store).remove(record);
 }
 
-/** Makes the kernel mount that a record describes, through the daemon. */
+/** Makes the kernel mount that a record describes, through the daemon; one whose index broke is replaced by a new one. */
 export async function bring(store: Store, record: MountRecord): Promise<void> {
+  try {
+    await bringOnce(store, record);
+  } catch (error) {
+    if (!(error instanceof BentoError && error.code === 'INDEX_BROKEN')) throw error;
+    await bringOnce(store, record);
+  }
+}
+
+async function bringOnce(store: Store, record: MountRecord): Promise<void> {
   using daemon = await connectDaemon(store);
   if (record.engine === 'fuse') {
     await daemon.ask({ op: 'serve', manifest: record.manifest, target: record.target });

@@ -1,4 +1,8 @@
-import { readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { lstatSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { errnoOf } from '../../store/errors.ts';
 
 /** One line of `/proc/self/mountinfo`. */
 export interface MountedFileSystem {
@@ -37,6 +41,20 @@ function parseLine(line: string): MountedFileSystem[] {
 /** The uppermost mount at exactly this path. */
 export function mountedAt(target: string): MountedFileSystem | undefined {
   return mountedFileSystems().findLast((mounted) => mounted.target === target);
+}
+
+/**
+ * Whether somebody still answers for a mount: its daemon may have been killed, which the mount table does not show. Asks
+ * for a name that nobody asked for before, because what the kernel remembers it still tells.
+ */
+export function isServed(target: string): boolean {
+  try {
+    lstatSync(join(target, `.bento-probe-${randomBytes(8).toString('hex')}`), { throwIfNoEntry: false });
+    return true;
+  } catch (error) {
+    if (!['ENOTCONN', 'ECONNABORTED', 'EIO', 'ESTALE'].includes(errnoOf(error) ?? '')) throw error;
+    return false;
+  }
 }
 
 /** The kernel writes blank, tab, newline and backslash as three octal digits. */

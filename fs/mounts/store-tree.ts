@@ -176,7 +176,8 @@ export class StoreTree implements ServedTree {
   }
 
   #owned(node: Metadata): Omit<ServedNode, 'nodeId' | 'ino' | 'nlink'> {
-    const { type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes, rdev } = node;
+    const { type, mode, uid, gid, mtimeSec, mtimeNsec, rdev, link } = node;
+    const sizeBytes = type === 'symlink' ? (link?.length ?? 0) : node.sizeBytes; // lstat(2): the length of the target
     const { owner } = this.#options;
     return {
       type,

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, realpathSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, realpathSync, statSync, type Stats } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
 
@@ -9,7 +9,7 @@ import { mountedAt } from './mountinfo.ts';
 /** @returns the real absolute path of an empty directory on which nothing of ours is mounted */
 export function checkMountPoint(written: string): string {
   const path = resolve(written);
-  const stat = statSync(path, { throwIfNoEntry: false });
+  const stat = look(statSync, path);
   if (stat === undefined)
     throw new BentoError('MOUNT_POINT_MISSING', `mount point ${path} does not exist`, { hint: `mkdir -p ${path}` });
   if (!stat.isDirectory())
@@ -26,6 +26,21 @@ export function checkMountPoint(written: string): string {
   return target;
 }
 
+/** What is at a path; a file on the way to it cannot be mended with mkdir. */
+function look(
+  stat: (path: string, options: { throwIfNoEntry: false }) => Stats | undefined,
+  path: string,
+): Stats | undefined {
+  try {
+    return stat(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOTDIR') throw describeSystemError(error, `looking at ${path}`);
+    throw new BentoError('TARGET_INVALID', `${dirname(path)} is not a directory, so nothing can be below it`, {
+      hint: 'choose an empty directory',
+    });
+  }
+}
+
 function refuseIfNotEmpty(target: string): void {
   if (readdirSync(target).length === 0) return;
   throw new BentoError('TARGET_NOT_EMPTY', `${target} is not empty`, {
@@ -36,8 +51,7 @@ function refuseIfNotEmpty(target: string): void {
 /** Makes the directory of a fork if it is not there; its parent must be. */
 export async function makeForkTarget(written: string): Promise<{ target: string; made: boolean }> {
   const path = resolve(written);
-  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined)
-    return { target: checkMountPoint(written), made: false };
+  if (look(lstatSync, path) !== undefined) return { target: checkMountPoint(written), made: false };
   try {
     await mkdir(path);
   } catch (error) {
@@ -57,7 +71,10 @@ export async function makeForkTarget(written: string): Promise<{ target: string;
 export async function refuseIfTaken(table: MountTable, target: string): Promise<void> {
   const taken = await table.at(target);
   if (taken === undefined) return;
-  if (!taken.mounted && taken.kind === 'mount') return await table.remove(taken); // gone with a reboot
+  if (!taken.mounted && taken.kind === 'mount') {
+    await table.remove(taken); // gone with a reboot
+    return;
+  }
   throw new BentoError('MOUNT_POINT_BUSY', `${target} belongs to a ${taken.kind} of ${taken.ref}`, {
     hint: taken.mounted
       ? `bento ${taken.kind === 'fork' ? 'close' : 'unmount'} ${target}`

@@ -4,7 +4,8 @@ import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import { ContentReader } from '../tree/content-reader.ts';
-import { CheckpointTree, type CheckpointNode } from '../tree/checkpoint-tree.ts';
+import type { CheckpointTree } from '../tree/checkpoint-tree.ts';
+import { type CheckpointNode } from '../tree/checkpoint-tree.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
@@ -17,7 +18,7 @@ import type { WorkNode, WorkTree } from './work-tree.ts';
 export interface Side {
   /** What the user called it. */
   label: string;
-  tree: Tree<SideNode>;
+  tree: Tree;
   /** Digest of a file's content, read if it is not known. */
   digest(path: ByteString, node: SideNode): Digest | undefined;
   /** A file's bytes. */
@@ -64,7 +65,7 @@ export function workSide(source: TreeSource, tree: WorkTree, { label, rules }: W
       : readPieces(tree.absolute(path));
   return {
     label,
-    tree: tree as Tree<SideNode>,
+    tree: tree,
     digest: (path, node) => node.digest ?? digestOnDisk(path, node as WorkNode),
     content: (path, node) => content(path, node as WorkNode),
     title: (path, node) => titles.titleFor(path, node.type === 'dir'),

@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type BigIntStats } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  type BigIntStats,
+} from 'node:fs';
 
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { fromBytes, joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
@@ -100,18 +109,28 @@ class Scan {
       stat = lstatSync(toFsPath(absolute), { bigint: true });
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
-      if (errnoOf(error) === 'ENAMETOOLONG') return this.#skip(path, 'name too long');
+      if (errnoOf(error) === 'ENAMETOOLONG') {
+        this.#skip(path, 'name too long');
+        return;
+      }
       throw describeSystemError(error, `looking at ${toText(absolute)}`);
     }
     const type = typeOf(stat);
     if (this.#options.isIgnored(path, type === 'dir')) return undefined;
-    if (type === 'dir' && this.#options.exclude.has(absolute)) return this.#skip(path, 'nested mount');
-    if (type === undefined) return this.#skip(path, stat.isSocket() ? 'socket' : 'unknown file type');
+    if (type === 'dir' && this.#options.exclude.has(absolute)) {
+      this.#skip(path, 'nested mount');
+      return;
+    }
+    if (type === undefined) {
+      this.#skip(path, stat.isSocket() ? 'socket' : 'unknown file type');
+      return;
+    }
     return this.#node(path, name, stat, type);
   }
 
   #skip(path: ByteString, reason: Skipped['reason']): undefined {
     this.skipped.push({ path, reason });
+    return undefined;
   }
 
   #node(path: ByteString, name: ByteString, stat: BigIntStats, type: EntryType): LiveNode {
@@ -239,11 +258,12 @@ export function* readPieces(absolute: ByteString): Generator<Buffer> {
     throw errnoOf(error) === 'ENOENT' ? vanished(absolute) : describeSystemError(error, `reading ${toText(absolute)}`);
   }
   try {
-    for (;;) {
-      const piece = Buffer.allocUnsafe(READ_BYTES);
-      const length = readSync(fd, piece);
-      if (length === 0) return;
-      yield piece.subarray(0, length);
+    // One byte more than the file has: a read that comes back short has reached the end.
+    const pieceBytes = Math.min(fstatSync(fd).size + 1, READ_BYTES);
+    for (let length = pieceBytes; length === pieceBytes;) {
+      const piece = Buffer.allocUnsafe(pieceBytes);
+      length = readSync(fd, piece);
+      if (length > 0) yield piece.subarray(0, length);
     }
   } finally {
     closeSync(fd);

@@ -131,7 +131,10 @@ export async function openInPlace(
   const refused: string[] = [];
   const target = fromText(workspace.dir);
   const changes = selectTitles(changesTo(workspace, tree, opened), opened, head, options.includes);
-  const plan = planRestore(changes, target, (path) => head?.tree.find(path) !== undefined);
+  const plan = planRestore(changes, target, {
+    isTracked: (path) => head?.tree.find(path) !== undefined,
+    hasBackup: canUndo,
+  });
   const restored = applyRestore(plan, opened.tree, target, {
     reader: workspace.reader,
     onRefused: (path, what) => void refused.push(`${path}: ${what}`),
@@ -186,7 +189,8 @@ function selectTitles(
   const needed = new Set<ByteString>();
   for (const { path } of chosen) for (let dir = parentPath(path); dir !== ''; dir = parentPath(dir)) needed.add(dir);
   const kept = new Set(chosen);
-  return changes.filter((change) => kept.has(change) || (change.kind === 'added' && needed.has(change.path)));
+  const isMissing = ({ kind, differences }: Change): boolean => kind === 'added' || differences.includes('type');
+  return changes.filter((change) => kept.has(change) || (isMissing(change) && needed.has(change.path)));
 }
 
 /** A backup is no place to go on from: after an undo, the head is what it was when the backup was made. */

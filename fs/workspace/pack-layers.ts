@@ -50,7 +50,7 @@ export async function packLayer(
     },
   });
   for (const { entry, content } of plan.entries) {
-    await writer.add(entry, content && { read: () => asynchronous(options.contentOf(content)) });
+    await writer.add(entry, content && { read: () => options.contentOf(content) });
   }
   const packed = await writer.finish();
   await ingest.commit(packed.digest);
@@ -65,9 +65,4 @@ export async function packLayer(
     fileCount: packed.fileCount,
   };
   return { layer, entries };
-}
-
-// eslint-disable-next-line @typescript-eslint/require-await -- it only changes the kind of iteration
-async function* asynchronous(pieces: Iterable<Buffer>): AsyncGenerator<Buffer> {
-  yield* pieces;
 }

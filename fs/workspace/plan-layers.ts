@@ -10,9 +10,11 @@ export interface PlannedEntry<A extends TreeNode> {
   entry: Entry;
   /** Set for files whose content goes into this layer. */
   content: A | undefined;
+  /** Equal for the names of one object that has several, whatever its type. */
+  linkKey: string | undefined;
 }
 
-/** A new layer: what it holds, in the order in which it is written. */
+/** A new layer: what it holds, in the order in which it is written. Without entries, only its title's count changes. */
 export interface LayerPlan<A extends TreeNode> {
   title: string;
   entries: PlannedEntry<A>[];
@@ -27,7 +29,7 @@ export function isWorthSaving({ kind, after, differences }: Change): boolean {
 
 /**
  * Sorts changes into one new layer for each title concerned: entries for what is new or different, whiteouts for what is
- * gone. Titles without changes get no plan.
+ * gone. Titles without changes get no plan; one that only lost files to a title above it gets a plan without entries.
  *
  * @param titleOfDepth - title of the parent's layer at a depth
  */
@@ -49,11 +51,12 @@ export function planLayers<A extends TreeNode>(
     planOf(title).entries.push({
       entry: entryOf(change.path, change.after),
       content: change.after.type === 'file' ? change.after : undefined,
+      linkKey: change.after.linkKey,
     });
     if (change.after.type !== 'dir') planOf(title).fileCountChange += 1;
   }
   for (const { path, title } of whiteouts(changes, titleOfDepth)) {
-    planOf(title).entries.push({ entry: whiteoutEntry(path), content: undefined });
+    planOf(title).entries.push({ entry: whiteoutEntry(path), content: undefined, linkKey: undefined });
   }
   for (const { before } of changes) {
     if (before !== undefined && before.type !== 'dir') planOf(titleOfDepth(before.depth)).fileCountChange -= 1;
@@ -62,7 +65,7 @@ export function planLayers<A extends TreeNode>(
     plan.entries.sort((a, b) => comparePaths(a.entry.path, b.entry.path));
     joinHardLinks(plan.entries);
   }
-  return [...plans.values()].filter((plan) => plan.entries.length > 0);
+  return [...plans.values()].filter((plan) => plan.entries.length > 0 || plan.fileCountChange !== 0);
 }
 
 interface Placed<A extends TreeNode> {
@@ -96,17 +99,18 @@ function* whiteouts<A extends TreeNode>(
   }
 }
 
-/** The first name of a file holds its bytes; the others name the first. */
+/** The first name of a file holds its bytes; the others name the first. Symlinks, fifos and devices have names, too. */
 function joinHardLinks<A extends TreeNode>(entries: PlannedEntry<A>[]): void {
   const first = new Map<string, ByteString>();
   for (const planned of entries) {
-    const key = planned.content?.linkKey;
+    const key = planned.linkKey;
     if (key === undefined) continue;
     const target = first.get(key);
     if (target === undefined) {
       first.set(key, planned.entry.path);
     } else {
-      planned.entry = { ...planned.entry, type: 'hardlink', link: target, sizeBytes: 0 };
+      const { rdev: _rdev, ...shared } = planned.entry;
+      planned.entry = { ...shared, type: 'hardlink', link: target, sizeBytes: 0 };
       planned.content = undefined;
     }
   }

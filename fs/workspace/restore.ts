@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync, type Stats } from 'node:fs';
 
 import { parentPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
@@ -6,7 +6,7 @@ import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts'
 import type { ContentReader } from '../tree/content-reader.ts';
 import type { Change } from '../tree/diff-trees.ts';
 import { walkTree, type Tree, type TreeNode } from '../tree/tree.ts';
-import { ownerOf, type Owner } from './live-tree.ts';
+import { ownerOf, readNames, type Owner } from './live-tree.ts';
 import { applyAttributes, createNode, linkNode } from './write-node.ts';
 
 /** New contents wait here, beside what they will replace, until all of them are there and verified. */
@@ -56,40 +56,79 @@ export interface RestorePlan {
   remove: { path: ByteString; node: TreeNode }[];
 }
 
+export interface PlanOptions {
+  /** Whether the workspace's own head has this path. */
+  isTracked: (path: ByteString) => boolean;
+  /** What the workspace had is in a backup, untracked files included. */
+  hasBackup: boolean;
+}
+
 /**
  * Decides what to touch. Only what a checkpoint holds is removed: the rest stays where it is.
  *
  * @param changes - from the workspace as it is to the checkpoint wanted
- * @param isTracked - whether the workspace's own head has this path
  * @throws BentoError UNSAVED_CHANGES when something that no checkpoint holds is in the way
  */
 export function planRestore(
   changes: readonly Change<TreeNode, CheckpointNode>[],
   target: ByteString,
-  isTracked: (path: ByteString) => boolean,
+  { isTracked, hasBackup }: PlanOptions,
 ): RestorePlan {
   const plan: RestorePlan = { write: [], remove: [] };
+  let replaced: ByteString | undefined; // a directory that becomes something else: nothing can stay below it
   for (const { path, before, after } of changes) {
-    if (after !== undefined) plan.write.push({ path, node: after, before });
-    else if (before !== undefined && isTracked(path)) plan.remove.push({ path, node: before });
+    if (after !== undefined) {
+      plan.write.push({ path, node: after, before });
+      if (before?.type === 'dir' && after.type !== 'dir') replaced = `${path}/`;
+    } else if (before !== undefined) {
+      const isInTheWay = replaced !== undefined && path.startsWith(replaced);
+      if (isTracked(path) || (isInTheWay && hasBackup)) plan.remove.push({ path, node: before });
+    }
   }
-  for (const item of plan.write) refuseToBury(target, item);
+  const removed = new Set(plan.remove.map(({ path }) => path));
+  for (const item of plan.write) refuseToBury(target, item, removed);
   return plan;
 }
 
 /** An ignored file or a directory with ignored files must not be overwritten: it is in no backup. */
-function refuseToBury(target: ByteString, { path, node, before }: RestorePlan['write'][number]): void {
+function refuseToBury(
+  target: ByteString,
+  { path, node, before }: RestorePlan['write'][number],
+  removed: ReadonlySet<ByteString>,
+): void {
+  if (before !== undefined) {
+    if (before.type === 'dir' && node.type !== 'dir') refuseToClear(target, path, removed);
+    return;
+  }
   const absolute = path === '' ? target : `${target}/${path}`;
-  const found = lstatSync(toFsPath(absolute), { throwIfNoEntry: false });
-  if (found === undefined || before !== undefined) return;
-  if (found.isDirectory() && node.type === 'dir') return;
-  throw new BentoError(
-    'UNSAVED_CHANGES',
-    `${toText(absolute)} is ignored, so no checkpoint holds it, and it is in the way`,
-    {
-      hint: 'move it away and run the command again; nothing was changed',
-    },
-  );
+  const found = lstatIfAny(absolute);
+  if (found === undefined || (found.isDirectory() && node.type === 'dir')) return;
+  throw inTheWay(absolute);
+}
+
+/** What stays in a directory that must go is ignored, a socket or the like, or untracked and not backed up. */
+function refuseToClear(target: ByteString, dir: ByteString, removed: ReadonlySet<ByteString>): void {
+  for (const name of readNames(`${target}/${dir}`)) {
+    const path = `${dir}/${name}`;
+    if (!removed.has(path)) throw inTheWay(`${target}/${path}`);
+    if (lstatIfAny(`${target}/${path}`)?.isDirectory() === true) refuseToClear(target, path, removed);
+  }
+}
+
+function inTheWay(absolute: ByteString): BentoError {
+  return new BentoError('UNSAVED_CHANGES', `${toText(absolute)} is in the way, and no checkpoint holds it`, {
+    hint: 'it is ignored or was never saved: move it away and run the command again; nothing was changed',
+  });
+}
+
+/** Undefined also when a parent is no directory: a file that is going to become one. */
+function lstatIfAny(absolute: ByteString): Stats | undefined {
+  try {
+    return lstatSync(toFsPath(absolute));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -156,7 +195,10 @@ class Place {
 
   create(absolute: ByteString, path: ByteString, node: CheckpointNode): void {
     const first = node.linkKey === undefined ? undefined : this.#linked.get(node.linkKey);
-    if (first !== undefined) return linkNode(first, absolute);
+    if (first !== undefined) {
+      linkNode(first, absolute);
+      return;
+    }
     createNode(absolute, node, node.type === 'file' ? this.#options.reader.pieces(node.id) : []);
     if (node.linkKey !== undefined) this.#linked.set(node.linkKey, absolute);
     if (node.type === 'dir') this.#touched.add(path);
@@ -187,7 +229,7 @@ class Place {
       this.#touched.add(path);
       if (before?.type === 'dir' || path === '') return;
       if (before !== undefined) unlinkSync(toFsPath(absolute));
-      if (lstatSync(toFsPath(absolute), { throwIfNoEntry: false }) === undefined) createNode(absolute, node, []);
+      if (lstatIfAny(absolute) === undefined) createNode(absolute, node, []);
       return;
     }
     if (before?.type === 'dir') this.#clear(absolute);
@@ -218,7 +260,7 @@ class Place {
   describeDirs(tree: Tree<CheckpointNode> & Pick<CheckpointTree, 'find'>): void {
     for (const path of [...this.#touched].sort().reverse()) {
       const node = tree.find(path);
-      const isDir = lstatSync(toFsPath(this.absolute(path)), { throwIfNoEntry: false })?.isDirectory() === true;
+      const isDir = lstatIfAny(this.absolute(path))?.isDirectory() === true;
       if (node?.type === 'dir' && isDir) this.describe(path, node);
     }
   }

@@ -13,8 +13,8 @@ import { Titles } from './titles.ts';
 import { contentOf, diffWorkspace, type WorkNode, type WorkTree } from './work-tree.ts';
 import { openHead, readWorkTree, titledLayers, type OpenCheckpoint, type Workspace } from './workspace.ts';
 
-/** A stack of this many layers under one title is written anew as one. */
-const STACK_HEIGHT_MAX = 16;
+/** A stack of this many layers under one title is written anew as one: container engines stack 127 layers at most. */
+const STACK_HEIGHT_MAX = 40;
 
 /** Number of files in a title's whole stack, on each of its deltas; a base says it with its own file count. */
 const STACK_FILE_COUNT = 'dev.bento.layer.stack-file-count';
@@ -136,7 +136,7 @@ function withEmptyTitles(
   const present = new Set(base?.checkpoint.layers.map((layer) => layer.title));
   return titles.order.flatMap((title) => {
     const plan = plans.find((candidate) => candidate.title === title);
-    if (plan !== undefined) return [plan];
+    if (plan !== undefined && plan.entries.length > 0) return [plan];
     return present.has(title) ? [] : [{ title, entries: [], fileCountChange: 0 }];
   });
 }
@@ -152,8 +152,10 @@ function stackLayers(
     const below = base?.checkpoint.layers.filter((layer) => layer.title === title) ?? [];
     const added = packed.filter(({ layer }) => layer.title === title).map(({ layer }) => layer);
     const change = plans.find((plan) => plan.title === title)?.fileCountChange ?? 0;
-    const before = stackFileCount(below);
-    return [...below, ...added.map((layer) => (below.length === 0 ? layer : withStackCount(layer, before + change)))];
+    if (below.length === 0) return added;
+    const count = stackFileCount(below) + change;
+    if (added.length > 0) return [...below, ...added.map((layer) => withStackCount(layer, count))];
+    return below.map((layer, i) => (change !== 0 && i === below.length - 1 ? withStackCount(layer, count) : layer));
   });
 }
 

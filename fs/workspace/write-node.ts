@@ -34,21 +34,21 @@ export function createNode(path: ByteString, node: Metadata, content: Iterable<B
   try {
     switch (node.type) {
       case 'file':
-        return writeContent(path, content, node.sizeBytes);
+        writeContent(path, content, node.sizeBytes);
+        break;
       case 'dir':
-        return void mkdirSync(toFsPath(path), 0o700);
+        mkdirSync(toFsPath(path), 0o700);
+        break;
       case 'symlink':
-        return symlinkSync(toBytes(node.link ?? ''), toFsPath(path));
+        symlinkSync(toBytes(node.link ?? ''), toFsPath(path));
+        break;
       case 'fifo':
-        return mknod(path, S_IFIFO | 0o600, 0, 0);
+        mknod(path, S_IFIFO | 0o600, 0, 0);
+        break;
       case 'char':
       case 'block':
-        return mknod(
-          path,
-          (node.type === 'char' ? S_IFCHR : S_IFBLK) | 0o600,
-          node.rdev?.major ?? 0,
-          node.rdev?.minor ?? 0,
-        );
+        mknod(path, (node.type === 'char' ? S_IFCHR : S_IFBLK) | 0o600, node.rdev?.major ?? 0, node.rdev?.minor ?? 0);
+        break;
       case 'hardlink':
       case 'whiteout':
         throw new TypeError(`a ${node.type} is no object of a tree`);

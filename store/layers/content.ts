@@ -40,20 +40,25 @@ const CHUNKS_AHEAD = 3;
 const closeNothing = (): Promise<void> => Promise.resolve();
 const EMPTY: PackedContent = { sizeBytes: 0, digest: digestOf(''), members: () => [], close: closeNothing };
 
+export interface PackPlace {
+  /** Where large files take turns. */
+  lane: Lane;
+  tempDir: string;
+  /** Aborted when the layer has failed: there is no use in reading on. */
+  signal: AbortSignal;
+}
+
 /**
  * Reads a source to its end and compresses it. Files of less than a chunk are held in memory; larger ones take turns on
  * the `lane`, which bounds the memory of all of them together, whatever their declared sizes were.
  */
-export async function packContent(
-  source: ContentSource,
-  { lane, tempDir }: { lane: Lane; tempDir: string },
-): Promise<PackedContent> {
+export async function packContent(source: ContentSource, place: PackPlace): Promise<PackedContent> {
   const chunks = cutChunks(source.read());
   try {
     const first = await chunks.next();
     if (first.done === true) return EMPTY;
     if (first.value.length < CHUNK_BYTES) return await packSmall(first.value);
-    return await lane.run(() => packLarge(first.value, chunks, tempDir));
+    return await place.lane.run(() => packLarge(first.value, chunks, place));
   } finally {
     await chunks.return();
   }
@@ -65,14 +70,15 @@ async function packSmall(raw: Buffer): Promise<PackedContent> {
   return { sizeBytes: raw.length, digest, members: () => [{ raw, member, digest }], close: closeNothing };
 }
 
-async function packLarge(first: Buffer, rest: AsyncIterable<Buffer>, tempDir: string): Promise<PackedContent> {
-  const spool = new Spool(tempDir);
+async function packLarge(first: Buffer, rest: AsyncIterable<Buffer>, place: PackPlace): Promise<PackedContent> {
+  const spool = new Spool(place.tempDir);
   const hash = createHash('sha256');
   const packed: Pick<Chunk, 'sizeBytes' | 'digest'>[] = [];
   const ahead: Promise<Buffer>[] = [];
   const spoolOldest = async (): Promise<void> => spool.append((await ahead.shift()) ?? Buffer.alloc(0));
   try {
     for await (const raw of startingWith(first, rest)) {
+      place.signal.throwIfAborted();
       hash.update(raw);
       packed.push({ sizeBytes: raw.length, digest: digestOf(raw) });
       ahead.push(gzipMember(raw));

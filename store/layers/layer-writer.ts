@@ -56,6 +56,7 @@ export class LayerWriter {
   #tocLines: string[] = [];
   #written: Promise<void> = Promise.resolve();
   #failure: { error: unknown } | undefined;
+  readonly #stop = new AbortController();
   #isClosed = false;
   #fileCount = 0;
 
@@ -80,7 +81,7 @@ export class LayerWriter {
   async add(entry: Entry, content?: ContentSource): Promise<void> {
     if ((entry.type === 'file') !== (content !== undefined))
       throw new TypeError('a file has content, nothing else has');
-    const where = { lane: this.#largeFiles, tempDir: this.#options.tempDir };
+    const where = { lane: this.#largeFiles, tempDir: this.#options.tempDir, signal: this.#stop.signal };
     const heldBytes = content ? Math.min(entry.sizeBytes, CHUNK_BYTES) : 0;
     await this.#enqueue(entry, heldBytes, () => content && packContent(content, where));
   }
@@ -112,7 +113,7 @@ export class LayerWriter {
 
   /** Gives up on an unfinished layer and waits until nothing of it is open any more. Harmless after `finish`. */
   async close(): Promise<void> {
-    if (!this.#isClosed) this.#failure ??= { error: new Error('the layer writer was closed') };
+    if (!this.#isClosed) this.#fail(new Error('the layer writer was closed'));
     this.#isClosed = true;
     await this.#written;
   }
@@ -129,7 +130,7 @@ export class LayerWriter {
     content?.catch(() => undefined); // looked at when the turn of this entry comes
     this.#written = this.#written
       .then(() => this.#writeNext(entry, content))
-      .catch((error: unknown) => void (this.#failure ??= { error })) // kept for the next caller
+      .catch((error: unknown) => this.#fail(error))
       .finally(() => this.#inFlight.leave(heldBytes));
     this.#throwFailure();
   }
@@ -145,7 +146,8 @@ export class LayerWriter {
     const content = await pending;
     try {
       this.#throwFailure();
-      this.#options.onEntry?.(content ? await this.#writeFile(entry, content) : await this.#writeHeader(entry));
+      const packed = content ? await this.#writeFile(entry, content) : await this.#writeHeader(entry);
+      this.#options.onEntry?.(packed);
     } finally {
       await content?.close();
     }
@@ -193,6 +195,12 @@ export class LayerWriter {
   #assertOpen(): void {
     this.#throwFailure();
     if (this.#isClosed) throw new TypeError('the layer is already finished');
+  }
+
+  /** Keeps the first failure for every later caller, and stops what is being read. */
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#stop.abort();
   }
 
   #throwFailure(): void {

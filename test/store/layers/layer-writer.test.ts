@@ -1,0 +1,328 @@
+import { mkdir, readFile, readlink, lstat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+
+import test from 'ava';
+
+import { fromBytes, fromText, toFsPath } from '../../../store/byte-string.ts';
+import { digestOf } from '../../../store/digest.ts';
+import type { PackedEntry } from '../../../store/entry.ts';
+import { gzipMemberSync } from '../../../store/layers/gzip-member.ts';
+import { collectLayer } from '../../../store/layers/layer-contents.ts';
+import { readChunk, readChunkSync, readToc, streamForeignLayer } from '../../../store/layers/layer-reader.ts';
+import { LayerWriter } from '../../../store/layers/layer-writer.ts';
+import { CHUNK_BYTES } from '../../../store/layers/toc.ts';
+import { entryOf, fileOf, hasTool, inPieces, noise, readerOf, run, sourceOf } from './layer-fixtures.ts';
+import { tempDir, writeLayer, type Sample, type Written } from './layer-fixtures.ts';
+
+const LATIN1 = 'caf\xe9'; // not UTF-8
+const DEEP = Array.from({ length: 30 }, () => 'd'.repeat(99)).join('/');
+
+const PLAIN: readonly Sample[] = [
+  { entry: entryOf('', 'dir', { mode: 0o700 }) },
+  fileOf('a file', 'with a space in its name'),
+  fileOf('empty', ''),
+  fileOf('new\nline', 'x', { mtimeSec: -2, mtimeNsec: 500_000_000 }),
+  fileOf('nanoseconds', 'x', { mtimeNsec: 123_456_789 }),
+  fileOf(fromText('übergrößenträger'), 'utf-8'),
+  fileOf(LATIN1, 'not utf-8'),
+  fileOf('n'.repeat(255), 'long name', { mode: 0o4755 }),
+  fileOf(`${DEEP}/deep`, 'deep'),
+  { entry: entryOf('dir', 'dir', { mode: 0o1777, mtimeSec: 0 }) },
+  { entry: entryOf('dir/absolute', 'symlink', { link: '/etc/passwd' }) },
+  { entry: entryOf('dir/dangling', 'symlink', { link: `${'t'.repeat(200)}/${LATIN1}` }) },
+  { entry: entryOf('dir/hard', 'hardlink', { link: LATIN1 }) },
+  { entry: entryOf('dir/hard2', 'hardlink', { link: `${DEEP}/deep` }) },
+  { entry: entryOf('dir/pipe', 'fifo') },
+];
+
+const ODD: readonly Sample[] = [
+  fileOf('.bento-name.x', 'ours'),
+  fileOf('.wh..wh..opq', 'a user may call a file so'),
+  fileOf('.wh.hidden', 'this too'),
+  { entry: entryOf('.wh.d', 'dir') },
+  fileOf('.wh.d/inside', 'x'),
+  fileOf(`.wh.${'y'.repeat(251)}`, 'hashed'),
+  fileOf('.prefetch.landmark', 'a user may call a file so'),
+  fileOf('__external__', 'x'),
+  { entry: entryOf('block', 'block', { rdev: { major: 8, minor: 1_048_575 } }) },
+  { entry: entryOf('char', 'char', { rdev: { major: 4095, minor: 0 } }) },
+  { entry: entryOf('hard', 'hardlink', { link: '.wh.hidden' }) },
+  fileOf('owner', 'x', { uid: 4_294_967_294, gid: 3_000_000 }),
+  { entry: entryOf('opaque', 'dir', { opaque: true }) },
+  fileOf('stargz.index.json', '{}'),
+  fileOf('year10000', 'x', { mtimeSec: 253_402_300_800, mtimeNsec: 7 }),
+  fileOf('year-5000', 'x', { mtimeSec: -200_000_000_000 }),
+  fileOf('xattrs', 'x', {
+    xattrs: new Map([
+      ['user.=\xff%', Buffer.from([0, 255])],
+      ['user.b', Buffer.alloc(0)],
+    ]),
+  }),
+  fileOf('xattrs2', 'x', { xattrs: new Map([[fromText('user.ü'), Buffer.from('v\n')]]) }),
+];
+
+const WHITEOUTS: readonly Sample[] = [
+  { entry: entryOf('gone', 'whiteout') },
+  { entry: entryOf('.wh.gone', 'whiteout') },
+  { entry: entryOf(`dir/${LATIN1}`, 'whiteout') },
+  { entry: entryOf(`dir/${'z'.repeat(255)}`, 'whiteout') },
+];
+
+const LARGE: readonly Sample[] = [
+  fileOf('exact', noise(CHUNK_BYTES)),
+  fileOf('nine', noise(9 * 1024 * 1024, 7)),
+  fileOf('plus', noise(CHUNK_BYTES + 1, 3)),
+  fileOf('zeros', Buffer.alloc(3 * CHUNK_BYTES)),
+];
+
+const EVERYTHING = [...PLAIN, ...ODD, ...WHITEOUTS, ...LARGE];
+
+const written = writeLayer(EVERYTHING);
+
+/** What must be the same however an entry was read; where its bytes lie differs. */
+function facts(entries: readonly PackedEntry[]): unknown[] {
+  return entries
+    .map(({ chunks, ...rest }) => ({
+      ...rest,
+      chunks: chunks.map(({ digest, fileOffset }) => ({ digest, fileOffset })),
+    }))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+async function contentOf(blob: Buffer, entry: PackedEntry): Promise<Buffer> {
+  return Buffer.concat(await Promise.all(entry.chunks.map((chunk) => readChunk(readerOf(blob), chunk))));
+}
+
+test('LayerWriter reports a layer that is what it says', async (t) => {
+  const { blob, layer, entries } = await written;
+  const tar = gunzipSync(blob);
+  t.is(layer.digest, digestOf(blob));
+  t.is(layer.sizeBytes, blob.length);
+  t.is(layer.diffId, digestOf(tar));
+  t.is(layer.uncompressedBytes, tar.length);
+  t.deepEqual(
+    entries.map(({ path }) => path),
+    EVERYTHING.map(({ entry }) => entry.path),
+  );
+  t.is(layer.fileCount, entries.filter(({ type }) => type !== 'dir' && type !== 'whiteout').length);
+});
+
+test('readToc() gives back every entry that was written', async (t) => {
+  const { blob, layer, entries } = await written;
+  const toc = await readToc(readerOf(blob), layer.tocDigest);
+  t.deepEqual(facts(toc?.entries ?? []), facts(entries));
+  t.deepEqual(toc?.opaqueDirs, ['opaque']);
+  t.is(toc?.tocDigest, layer.tocDigest);
+});
+
+test('streamForeignLayer() reads the same entries from the tar headers alone', async (t) => {
+  const { blob, layer, entries } = await written;
+  const tar: Buffer[] = [];
+  const contents = await collectLayer(streamForeignLayer(inPieces(blob, 70_001), 'tar+gzip', (b) => void tar.push(b)));
+  t.deepEqual(facts(contents.entries), facts(entries));
+  t.deepEqual(contents.opaqueDirs, ['opaque']);
+  const whole = Buffer.concat(tar);
+  t.is(digestOf(whole), layer.diffId);
+  for (const entry of contents.entries) {
+    for (const chunk of entry.chunks) t.is((await readChunk(readerOf(whole), chunk, 'bare')).length, chunk.sizeBytes);
+  }
+});
+
+test('readChunk() and readChunkSync() read every file back', async (t) => {
+  const { blob, entries } = await written;
+  const toc = await readToc(readerOf(blob));
+  for (const entry of [...entries, ...(toc?.entries ?? [])]) {
+    const sample = EVERYTHING.find((one) => one.entry.path === entry.path && one.entry.type === entry.type);
+    if (!sample?.content) continue;
+    t.true(sample.content.equals(await contentOf(blob, entry)), entry.path);
+    t.true(sample.content.equals(Buffer.concat(entry.chunks.map((c) => readChunkSync(readerOf(blob), c)))), entry.path);
+  }
+});
+
+test('the same tree gives the same bytes, whatever the pieces its files arrive in', async (t) => {
+  const { layer } = await written;
+  for (const pieceBytes of [7919, 1024 * 1024, 64 * 1024 * 1024]) {
+    t.deepEqual((await writeLayer(EVERYTHING, pieceBytes)).layer, layer);
+  }
+});
+
+test('payload members depend on the content alone', async (t) => {
+  const [a, b] = await Promise.all([
+    writeLayer([fileOf('x', 'same'), fileOf('y', 'between')]),
+    writeLayer([{ entry: entryOf('d', 'dir') }, fileOf('d/other', 'same', { mtimeNsec: 5 })]),
+  ]);
+  const member = ({ blob, entries }: Written): Buffer | undefined => {
+    const chunk = entries.flatMap((entry) => entry.chunks)[0];
+    return chunk && blob.subarray(chunk.blobOffset, chunk.blobOffset + chunk.blobBytes);
+  };
+  t.deepEqual(member(a), gzipMemberSync(Buffer.from('same')));
+  t.deepEqual(member(a), member(b));
+});
+
+test('a layer of nothing is still a whole layer', async (t) => {
+  const { blob, layer } = await writeLayer([]);
+  t.deepEqual((await readToc(readerOf(blob)))?.entries, []);
+  t.is(layer.fileCount, 0);
+  run(t, ['gzip', '-t'], blob);
+});
+
+test('gzip and GNU tar accept the blob, and extract the same names, bytes, links and times', async (t) => {
+  const { blob } = await writeLayer([...PLAIN, ...LARGE]);
+  run(t, ['gzip', '-t'], blob);
+  run(t, ['tar', '-tvzf', '-'], blob);
+  const dir = await tempDir(t);
+  run(t, ['tar', '-xzf', '-', '-C', dir, '--no-same-owner'], blob);
+  for (const { entry, content } of [...PLAIN, ...LARGE]) {
+    const path = toFsPath(join(dir, 'x').slice(0, -1) + entry.path);
+    if (content) t.true(content.equals(await readFile(path)), entry.path);
+    if (entry.type === 'symlink') t.is(fromBytes(await readlink(path, 'buffer')), entry.link ?? '');
+    const { mtimeNs, mode } = await lstat(path, { bigint: true });
+    if (entry.type !== 'hardlink') t.is(mtimeNs, BigInt(entry.mtimeSec) * 1_000_000_000n + BigInt(entry.mtimeNsec));
+    if (entry.type === 'dir') t.is(Number(mode & 0o7777n), entry.mode);
+  }
+});
+
+test('GNU tar lists a layer with every odd entry there is', async (t) => {
+  const names = run(t, ['tar', '-tzf', '-', '--quoting-style=literal', '--null'], (await written).blob).toString(
+    'latin1',
+  );
+  for (const name of ['.bento-name..wh.hidden', '.wh..bento-name..wh.gone', 'opaque/.wh..wh..opq', 'year-5000']) {
+    t.true(names.includes(`${name}\n`) || names.includes(`${name}\0`), name);
+  }
+});
+
+test("Python's tarfile sees the same names", async (t) => {
+  if (!hasTool(t, 'python3')) return;
+  const { blob } = await writeLayer([...PLAIN, ...WHITEOUTS]);
+  const script =
+    'import io, sys, tarfile\n' +
+    'for m in tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()), mode="r:gz", encoding="utf-8", errors="surrogateescape"):\n' +
+    '  sys.stdout.buffer.write(m.name.encode("utf-8", "surrogateescape") + b"\\0")\n';
+  const names = fromBytes(run(t, ['python3', '-c', script], blob))
+    .split('\0')
+    .slice(0, -1);
+  t.deepEqual(names, [
+    '.no.prefetch.landmark',
+    ...PLAIN.map(({ entry }) => entry.path || '.'),
+    '.wh.gone',
+    '.wh..bento-name..wh.gone',
+    `dir/.wh.${LATIN1}`,
+    `dir/.wh.${'z'.repeat(255)}`,
+    'stargz.index.json',
+  ]);
+});
+
+test('add() archives the size that was read when a file changed meanwhile', async (t) => {
+  const shorter = fileOf('shorter', 'abc');
+  const longer = fileOf('longer', noise(2 * CHUNK_BYTES));
+  shorter.entry = { ...shorter.entry, sizeBytes: 1000 };
+  longer.entry = { ...longer.entry, sizeBytes: 5 };
+  const { blob, entries } = await writeLayer([longer, shorter]);
+  t.deepEqual(
+    entries.map(({ sizeBytes }) => sizeBytes),
+    [2 * CHUNK_BYTES, 3],
+  );
+  run(t, ['gzip', '-t'], blob);
+  t.deepEqual(facts((await readToc(readerOf(blob)))?.entries ?? []), facts(entries));
+});
+
+test('addPacked() copies members verbatim and gives the same layer as add()', async (t) => {
+  const files = [...LARGE, fileOf('zz-empty', ''), fileOf('zz-small', 'small')];
+  const first = await writeLayer(files);
+  const reader = readerOf(first.blob);
+  const toc = await readToc(reader); // its ranges run on past the member, as any reader's do
+  const pieces: Buffer[] = [];
+  const writer = await LayerWriter.create({ write: (bytes) => void pieces.push(bytes) }, { tempDir: tmpdir() });
+  for (const entry of toc?.entries ?? []) {
+    const members = entry.chunks.map((chunk) => ({
+      ...chunk,
+      read: () => reader.readAt(chunk.blobOffset, chunk.blobBytes),
+    }));
+    await writer.addPacked(entry, members);
+  }
+  t.deepEqual(await writer.finish(), first.layer);
+  t.true(Buffer.concat(pieces).equals(first.blob));
+});
+
+test('addPacked() refuses members that are not what they should be', async (t) => {
+  const sink = { write: () => undefined };
+  const chunk = { sizeBytes: 4, digest: digestOf('good') };
+  for (const bytes of ['evil', 'good and more']) {
+    const writer = await LayerWriter.create(sink, { tempDir: tmpdir() });
+    const read = (): Promise<Buffer> => Promise.resolve(gzipMemberSync(Buffer.from(bytes)));
+    await writer.addPacked(entryOf('x', 'file'), [{ ...chunk, read }]);
+    await t.throwsAsync(writer.finish(), { code: bytes === 'evil' ? 'DIGEST_MISMATCH' : 'FORMAT_INVALID' });
+  }
+});
+
+test('a source that fails makes every later call reject with its error', async (t) => {
+  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: tmpdir() });
+  const failing = {
+    *read(): Generator<Buffer> {
+      yield Buffer.from('some');
+      throw new Error('the disk is gone');
+    },
+  };
+  await writer.add(entryOf('a', 'file', { sizeBytes: 9 }), failing);
+  await t.throwsAsync(
+    async () => {
+      for (let i = 0; i < 100; i++) await writer.add(entryOf(`b${i}`, 'file'), sourceOf(Buffer.from('x')));
+      await writer.finish();
+    },
+    { message: 'the disk is gone' },
+  );
+  await t.throwsAsync(writer.finish(), { message: 'the disk is gone' });
+  await writer.close();
+});
+
+test('a sink that fails makes finish() reject', async (t) => {
+  const sink = { write: () => Promise.reject(new Error('no room')) };
+  const writer = await LayerWriter.create(sink, { tempDir: tmpdir() });
+  await writer.add(entryOf('a', 'file'), sourceOf(noise(CHUNK_BYTES)));
+  await t.throwsAsync(writer.finish(), { message: 'no room' });
+});
+
+test('close() stops reading and leaves nothing in the folder for temporary files', async (t) => {
+  const dir = await tempDir(t);
+  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: dir });
+  let isClosed = false;
+  const endless = {
+    *read(): Generator<Buffer> {
+      try {
+        for (;;) yield noise(CHUNK_BYTES);
+      } finally {
+        isClosed = true;
+      }
+    },
+  };
+  await writer.add(entryOf('a', 'file'), endless);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await writer.close();
+  t.true(isClosed);
+  await writer.close();
+  await mkdir(join(dir, 'still-there'));
+  t.deepEqual(run(t, ['ls', dir]).toString(), 'still-there\n');
+});
+
+test('add() refuses a path twice, a path that leaves the tree, and content where there can be none', async (t) => {
+  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: tmpdir() });
+  await writer.add(entryOf('a', 'dir'));
+  await t.throwsAsync(writer.add(entryOf('a', 'dir')), { instanceOf: RangeError });
+  await t.throwsAsync(writer.add(entryOf('../a', 'dir')), { code: 'FORMAT_INVALID' });
+  await t.throwsAsync(writer.add(entryOf('b', 'hardlink', { link: '/etc' })), { code: 'FORMAT_INVALID' });
+  await t.throwsAsync(writer.add(entryOf('c', 'dir'), sourceOf(Buffer.alloc(1))), { instanceOf: TypeError });
+  await t.throwsAsync(writer.add(entryOf('d', 'file')), { instanceOf: TypeError });
+  await writer.finish();
+  await t.throwsAsync(writer.add(entryOf('e', 'dir')), { instanceOf: TypeError });
+});
+
+test('a thousand entries without content cost few members', async (t) => {
+  const dirs = Array.from({ length: 1000 }, (_, i) => ({ entry: entryOf(`d${String(i).padStart(4, '0')}`, 'dir') }));
+  const { blob } = await writeLayer(dirs);
+  t.true(blob.length < 60_000, `${blob.length} bytes`);
+  const path = join(await tempDir(t), 'layer.tar.gz');
+  await writeFile(path, blob);
+  t.is(run(t, ['tar', '-tzf', path]).toString().split('\n').length - 1, 1002);
+});
