@@ -4,6 +4,7 @@ import type { Trees } from '../../index/trees.ts';
 import { toBytes, type ByteString } from '../../store/byte-string.ts';
 import { hexOf, isDigest, type Digest } from '../../store/digest.ts';
 import type { Metadata, Xattrs } from '../../store/entry.ts';
+import { BoundedCache } from '../tree/bounded-cache.ts';
 import { CheckpointTree, type CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { ContentReader } from '../tree/content-reader.ts';
 import type { ServedDirent, ServedNode, ServedTree } from './served-tree.ts';
@@ -42,8 +43,10 @@ export class StoreTree implements ServedTree {
   readonly #options: StoreTreeOptions;
   readonly #served = new Map<Digest, Served>();
   readonly #directories = new Map<number, Directory>();
-  readonly #listings = new Map<number, readonly ServedDirent[]>();
-  #listedEntries = 0;
+  readonly #listings = new BoundedCache<number, readonly ServedDirent[]>({
+    weightMax: LISTED_ENTRIES_MAX,
+    weigh: (listing) => listing.length,
+  });
 
   constructor(entries: Entries, trees: Trees, reader: ContentReader, options: StoreTreeOptions) {
     this.#entries = entries;
@@ -68,10 +71,11 @@ export class StoreTree implements ServedTree {
   }
 
   readdir(nodeId: number): readonly ServedDirent[] | undefined {
+    if (this.#isStoreRoot(nodeId)) return this.#listStore(); // never kept: checkpoints come and go
     const listed = this.#listings.get(nodeId);
     if (listed !== undefined) return listed;
-    const listing = this.#isStoreRoot(nodeId) ? this.#listStore() : this.#list(nodeId);
-    if (listing !== undefined) this.#keep(nodeId, listing);
+    const listing = this.#list(nodeId);
+    if (listing !== undefined) this.#listings.add(nodeId, listing);
     return listing;
   }
 
@@ -150,18 +154,6 @@ export class StoreTree implements ServedTree {
       const node = this.#checkpointRoot(hexOf(manifest));
       return node === undefined ? [] : [{ name: hexOf(manifest), node }];
     });
-  }
-
-  /** The store's own listing is never kept: checkpoints come and go. */
-  #keep(nodeId: number, listing: readonly ServedDirent[]): void {
-    if (this.#isStoreRoot(nodeId)) return;
-    this.#listings.set(nodeId, listing);
-    this.#listedEntries += listing.length;
-    for (const [oldest, entries] of this.#listings) {
-      if (this.#listedEntries <= LISTED_ENTRIES_MAX) break;
-      this.#listings.delete(oldest);
-      this.#listedEntries -= entries.length;
-    }
   }
 
   #describe(served: Served, node: CheckpointNode): ServedNode {

@@ -9,6 +9,7 @@ import type { Chunk } from '../../store/entry.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { readChunkSync, type SyncBlobReader } from '../../store/layers/layer-reader.ts';
 import type { Store } from '../../store/store.ts';
+import { BoundedCache } from './bounded-cache.ts';
 
 /** Inflated chunks kept for the next read of the same file, in bytes. */
 const INFLATED_BYTES_MAX = 64 << 20;
@@ -29,9 +30,15 @@ export function unpackedLayerPath(cacheDir: string, digest: Digest): string {
 export class ContentReader {
   readonly #store: Store;
   readonly #entries: Entries;
-  readonly #blobs = new Map<number, OpenLayer>();
-  readonly #inflated = new Map<string, Buffer>();
-  #inflatedBytes = 0;
+  readonly #blobs = new BoundedCache<number, OpenLayer>({
+    weightMax: OPEN_BLOBS_MAX,
+    weigh: () => 1,
+    onEvict: ({ fd }) => closeSync(fd),
+  });
+  readonly #inflated = new BoundedCache<string, Buffer>({
+    weightMax: INFLATED_BYTES_MAX,
+    weigh: (bytes) => bytes.length,
+  });
 
   constructor(store: Store, entries: Entries) {
     this.#store = store;
@@ -63,10 +70,8 @@ export class ContentReader {
   }
 
   close(): void {
-    for (const { fd } of this.#blobs.values()) closeSync(fd);
     this.#blobs.clear();
     this.#inflated.clear();
-    this.#inflatedBytes = 0;
   }
 
   #chunk(id: number, chunk: Chunk): Buffer {
@@ -74,19 +79,8 @@ export class ContentReader {
     const kept = this.#inflated.get(key);
     if (kept !== undefined) return kept;
     const bytes = this.#readChunk(numberOf(id), chunk);
-    if (bytes.length >= KEPT_CHUNK_BYTES_MIN) this.#keep(key, bytes);
+    if (bytes.length >= KEPT_CHUNK_BYTES_MIN) this.#inflated.add(key, bytes);
     return bytes;
-  }
-
-  /** First in, first out: sequential readers are what this serves. */
-  #keep(key: string, bytes: Buffer): void {
-    this.#inflated.set(key, bytes);
-    this.#inflatedBytes += bytes.length;
-    for (const [oldest, old] of this.#inflated) {
-      if (this.#inflatedBytes <= INFLATED_BYTES_MAX) break;
-      this.#inflated.delete(oldest);
-      this.#inflatedBytes -= old.length;
-    }
   }
 
   #readChunk(layer: number, chunk: Chunk): Buffer {
@@ -99,14 +93,9 @@ export class ContentReader {
   #open(layer: number, digest: Digest, kind: LayerKind): OpenLayer {
     const open = this.#blobs.get(layer);
     if (open !== undefined) return open;
-    for (const [oldest, { fd }] of this.#blobs) {
-      if (this.#blobs.size < OPEN_BLOBS_MAX) break;
-      closeSync(fd);
-      this.#blobs.delete(oldest);
-    }
     const path = kind === 'tar+gzip' ? unpackedLayerPath(this.#store.cacheDir, digest) : this.#store.blobs.path(digest);
     const blob = openLayer(path, digest);
-    this.#blobs.set(layer, blob);
+    this.#blobs.add(layer, blob);
     return blob;
   }
 }
