@@ -32,6 +32,7 @@ export class Entries {
   readonly #byId: Statement<[number], RawEntryRow>;
   readonly #child: Statement<[number, string], RawEntryRow>;
   readonly #children: Statement<[number], RawEntryRow>;
+  readonly #linked: Statement<[number], RawEntryRow>;
   readonly #chunks: Statement<[number], RawChunkRow>;
   readonly #onlyChunk: Statement<[number], RawEntryRow>;
   readonly #layer: Statement<
@@ -46,6 +47,7 @@ export class Entries {
     this.#byId = db.prepare('SELECT * FROM entries WHERE id = ?');
     this.#child = db.prepare('SELECT * FROM entries WHERE parent = ? AND name = ?');
     this.#children = db.prepare('SELECT * FROM entries WHERE parent = ? ORDER BY name');
+    this.#linked = db.prepare('SELECT * FROM entries WHERE target = ?');
     this.#chunks = db.prepare('SELECT * FROM chunks WHERE entry = ? ORDER BY file_offset');
     this.#onlyChunk = db.prepare('SELECT * FROM entries WHERE id = ? AND blob_offset IS NOT NULL');
     this.#layer = db.prepare('SELECT * FROM layers WHERE digest = ?');
@@ -87,6 +89,22 @@ export class Entries {
   /** Sorted by name, bytewise. */
   children(parent: number): EntryRow[] {
     return this.#children.all(parent).map(decodeRow);
+  }
+
+  /** The rows of a file with several names, itself first. */
+  namesOf(id: number): EntryRow[] {
+    return [this.get(id), ...this.#linked.all(id).map(decodeRow)];
+  }
+
+  /** The path of a row within its layer. */
+  path(row: EntryRow): ByteString {
+    const names = [row.name];
+    for (let parent = row.parent; parent !== 0;) {
+      const dir = this.get(parent);
+      if (dir.parent !== 0) names.unshift(dir.name);
+      parent = dir.parent;
+    }
+    return names.join('/');
   }
 
   /** Where a file's bytes lie, in order; empty for an empty file. */

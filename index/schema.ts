@@ -1,5 +1,5 @@
 /** Counted up with every change of the schema; a file of another version is made anew. */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 
 /**
  * Numbers are handed out by `numbers` and never used twice: to layers, and to the directories of merged trees. An entry's
@@ -51,6 +51,7 @@ CREATE TABLE entries (
   inner_offset INTEGER
 );
 CREATE INDEX entry_names ON entries (parent, name);
+CREATE INDEX entry_targets ON entries (target) WHERE target IS NOT NULL;
 
 CREATE TABLE chunks (
   entry       INTEGER NOT NULL,

@@ -80,14 +80,19 @@ export class CheckpointTree implements Tree<CheckpointNode> {
     return node;
   }
 
+  /** Looks at each name the layer gives the file, whether it still is the one that shows there. */
+  namesOf(node: CheckpointNode): readonly ByteString[] {
+    if (node.linkKey === undefined) return [];
+    const paths = this.#entries.namesOf(node.id).map((row) => this.#entries.path(row));
+    return paths.filter((path) => this.find(path)?.id === node.id);
+  }
+
   /** The directory whose row in the layer at `depth` has this position, if it still is part of the merged tree. */
   directoryAt(depth: number, position: number): CheckpointNode | undefined {
     const layer = this.layers[depth];
     if (layer === undefined) return undefined;
-    const names: ByteString[] = [];
-    let row = this.#entries.find(entryId(layer.number, position));
-    for (; row !== undefined && row.parent !== 0; row = this.#entries.find(row.parent)) names.unshift(row.name);
-    const node = row && this.find(names.join('/'));
+    const row = this.#entries.find(entryId(layer.number, position));
+    const node = row && this.find(this.#entries.path(row));
     return node?.parts?.some((part) => part.depth === depth && positionOf(part.row.id) === position) ? node : undefined;
   }
 

@@ -1,5 +1,6 @@
 import { joinPath, type ByteString } from '../../store/byte-string.ts';
 import type { Xattrs } from '../../store/entry.ts';
+import { regrouped, type LinkedPair } from './hard-links.ts';
 import type { Tree, TreeNode } from './tree.ts';
 
 /** What differs about an object that both trees have. `links`: which names are one file. */
@@ -33,19 +34,13 @@ export function diffTrees<B extends TreeNode, A extends TreeNode>(
 ): Change<B, A>[] {
   const diff = new TreeDiff(before, after, options);
   diff.compare('', before.root, after.root);
-  return regroupHardLinks(diff.changes, diff.linked);
-}
-
-/** A file with several names that is otherwise unchanged: which names belong together is looked at in the end. */
-interface LinkedPair<B, A> {
-  path: ByteString;
-  before: B;
-  after: A;
+  return diff.withRegroupedLinks();
 }
 
 class TreeDiff<B extends TreeNode, A extends TreeNode> {
-  readonly changes: Change<B, A>[] = [];
-  readonly linked: LinkedPair<B, A>[] = [];
+  readonly #changes: Change<B, A>[] = [];
+  readonly #linked: LinkedPair<B, A>[] = [];
+  #hasSkipped = false;
   readonly #before: Tree<B>;
   readonly #after: Tree<A>;
   readonly #options: DiffOptions<B, A>;
@@ -57,13 +52,28 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
   }
 
   compare(path: ByteString, before: B, after: A): void {
-    if (before.identity !== undefined && before.identity === after.identity) return;
+    if (before.identity !== undefined && before.identity === after.identity) {
+      this.#hasSkipped = true;
+      return;
+    }
     const differences = this.#differences(path, before, after);
-    if (differences.length > 0) this.changes.push({ path, kind: 'modified', before, after, differences });
-    if (before.linkKey !== undefined || after.linkKey !== undefined) this.linked.push({ path, before, after });
+    if (differences.length > 0) this.#changes.push({ path, kind: 'modified', before, after, differences });
+    if (before.linkKey !== undefined || after.linkKey !== undefined) this.#linked.push({ path, before, after });
     if (before.type === 'dir' && after.type === 'dir') this.#compareChildren(path, before, after);
     else if (before.type === 'dir') this.#removeBelow(path, before);
     else if (after.type === 'dir') this.#addBelow(path, after);
+  }
+
+  withRegroupedLinks(): Change<B, A>[] {
+    if (this.#linked.length === 0) return this.#changes;
+    const changed = new Set(this.#changes.map((change) => change.path));
+    const links = regrouped(this.#linked, {
+      isChanged: (path) => changed.has(path),
+      changedFiles: this.#changes.flatMap(({ after }) => after?.linkKey ?? []),
+      namesBefore: (node) => (this.#hasSkipped ? (this.#before.namesOf?.(node) ?? []) : []),
+    });
+    for (const pair of links) this.#changes.push({ ...pair, kind: 'modified', differences: ['links'] });
+    return this.#changes.sort((a, b) => comparePaths(a.path, b.path));
   }
 
   #compareChildren(path: ByteString, before: B, after: A): void {
@@ -89,7 +99,7 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
   }
 
   #remove(path: ByteString, node: B): void {
-    this.changes.push({ path, kind: 'removed', before: node, after: undefined, differences: [] });
+    this.#changes.push({ path, kind: 'removed', before: node, after: undefined, differences: [] });
     if (node.type === 'dir') this.#removeBelow(path, node);
   }
 
@@ -98,7 +108,7 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
   }
 
   #add(path: ByteString, node: A): void {
-    this.changes.push({ path, kind: 'added', before: undefined, after: node, differences: [] });
+    this.#changes.push({ path, kind: 'added', before: undefined, after: node, differences: [] });
     if (node.type === 'dir') this.#addBelow(path, node);
   }
 
@@ -129,43 +139,6 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
     if (before.digest !== undefined && after.digest !== undefined) return before.digest === after.digest;
     return this.#options.sameContent(path, before, after);
   }
-}
-
-/**
- * Names that were one file must still be one file, and no others. Where that is not so, and where one name of a file
- * changed, every one of its names counts as changed: a layer holds a file's names together or not at all.
- */
-function regroupHardLinks<B extends TreeNode, A extends TreeNode>(
-  changes: Change<B, A>[],
-  linked: LinkedPair<B, A>[],
-): Change<B, A>[] {
-  if (linked.length === 0) return changes;
-  const changedPaths = new Map(changes.map((change) => [change.path, change]));
-  const broken = new Set<string>();
-  for (const change of changes) {
-    if (change.after?.linkKey !== undefined) broken.add(`a${change.after.linkKey}`);
-  }
-  const partners = new Map<string, Set<string>>();
-  const partner = (key: string, other: string): void => {
-    partners.set(key, (partners.get(key) ?? new Set()).add(other));
-  };
-  const keysOf = ({ path, before, after }: LinkedPair<B, A>): [string, string] => [
-    before.linkKey === undefined ? `b:${path}` : `b${before.linkKey}`,
-    after.linkKey === undefined ? `a:${path}` : `a${after.linkKey}`,
-  ];
-  for (const pair of linked) {
-    if (changedPaths.has(pair.path) && pair.after.linkKey === undefined) continue;
-    const [b, a] = keysOf(pair);
-    partner(b, a);
-    partner(a, b);
-  }
-  const isBroken = (key: string): boolean => broken.has(key) || (partners.get(key)?.size ?? 0) > 1;
-  for (const pair of linked) {
-    const { path, before, after } = pair;
-    if (changedPaths.has(path) || !keysOf(pair).some(isBroken)) continue;
-    changes.push({ path, kind: 'modified', before, after, differences: ['links'] });
-  }
-  return changes.sort((a, b) => comparePaths(a.path, b.path));
 }
 
 /** Depth first: a directory, then what is in it, then its next sibling. */

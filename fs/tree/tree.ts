@@ -20,6 +20,8 @@ export interface TreeNode extends Metadata {
 export interface Tree<N extends TreeNode = TreeNode> {
   readonly root: N;
   children(dir: N): readonly N[];
+  /** All paths at which a file with several names is to be seen; where it is missing, a walk of the tree tells. */
+  namesOf?(node: N): readonly ByteString[];
 }
 
 /** Sorts by name, bytewise: a byte string's code units are its bytes. */

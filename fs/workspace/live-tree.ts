@@ -1,20 +1,11 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  fstatSync,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-  type BigIntStats,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type BigIntStats } from 'node:fs';
 
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { fromBytes, joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { EntryType, Xattrs } from '../../store/entry.ts';
-import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
+import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
 import type { PathTest } from './patterns.ts';
@@ -31,7 +22,7 @@ export interface LiveNode extends TreeNode {
 /** Something that is not saved, and why: said, never silent. */
 export interface Skipped {
   path: ByteString;
-  reason: 'socket' | 'nested mount' | 'name too long' | 'unknown file type';
+  reason: 'socket' | 'nested mount' | 'name too long' | 'unknown file type' | 'it disappeared meanwhile';
 }
 
 export interface ScanOptions {
@@ -104,27 +95,20 @@ class Scan {
 
   #look(path: ByteString, name: ByteString): LiveNode | undefined {
     const absolute = this.#absolute(path);
-    let stat: BigIntStats;
     try {
-      stat = lstatSync(toFsPath(absolute), { bigint: true });
+      return this.#describe(path, name, lstatSync(toFsPath(absolute), { bigint: true }));
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return undefined;
-      if (errnoOf(error) === 'ENAMETOOLONG') {
-        this.#skip(path, 'name too long');
-        return;
-      }
+      if (isGone(error)) return undefined;
+      if (errnoOf(error) === 'ENAMETOOLONG') return this.#skip(path, 'name too long');
       throw describeSystemError(error, `looking at ${toText(absolute)}`);
     }
+  }
+
+  #describe(path: ByteString, name: ByteString, stat: BigIntStats): LiveNode | undefined {
     const type = typeOf(stat);
     if (this.#options.isIgnored(path, type === 'dir')) return undefined;
-    if (type === 'dir' && this.#options.exclude.has(absolute)) {
-      this.#skip(path, 'nested mount');
-      return;
-    }
-    if (type === undefined) {
-      this.#skip(path, stat.isSocket() ? 'socket' : 'unknown file type');
-      return;
-    }
+    if (type === 'dir' && this.#options.exclude.has(this.#absolute(path))) return this.#skip(path, 'nested mount');
+    if (type === undefined) return this.#skip(path, stat.isSocket() ? 'socket' : 'unknown file type');
     return this.#node(path, name, stat, type);
   }
 
@@ -224,20 +208,25 @@ export function readNames(absolute: ByteString): ByteString[] {
   try {
     return readdirSync(toFsPath(absolute), { encoding: 'latin1' });
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
+    if (isGone(error)) return [];
     throw describeSystemError(error, `listing ${toText(absolute)}`);
   }
 }
 
+/**
+ * Whether an object that was there a moment ago is gone, or something else stands in its place: a parent that is no
+ * directory any more, a symlink or a fifo where a file was (`openRegular`), a file where a symlink was (`readlink`).
+ */
+export function isGone(error: unknown): boolean {
+  const code = errnoOf(error);
+  if (code === 'EINVAL') return (error as NodeJS.ErrnoException).syscall === 'readlink';
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO';
+}
+
 /** Hashes a file as it is now. Undefined when it is gone. */
 export function hashFile(absolute: ByteString): Digest | undefined {
-  let fd: number;
-  try {
-    fd = openSync(toFsPath(absolute), 'r');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw describeSystemError(error, `reading ${toText(absolute)}`);
-  }
+  const fd = openRegular(absolute);
+  if (fd === undefined) return undefined;
   try {
     const hash = createHash('sha256');
     const piece = Buffer.allocUnsafe(READ_BYTES);
@@ -249,27 +238,59 @@ export function hashFile(absolute: ByteString): Digest | undefined {
   }
 }
 
-/** The pieces of a file from its beginning to wherever it ends when the end is reached. */
-export function* readPieces(absolute: ByteString): Generator<Buffer> {
-  let fd: number;
-  try {
-    fd = openSync(toFsPath(absolute), 'r');
-  } catch (error) {
-    throw errnoOf(error) === 'ENOENT' ? vanished(absolute) : describeSystemError(error, `reading ${toText(absolute)}`);
+/** A file held open: it can be read even when its name is gone by then. */
+export class OpenFile {
+  #fd: number | undefined;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
   }
-  try {
-    // One byte more than the file has: a read that comes back short has reached the end.
-    const pieceBytes = Math.min(fstatSync(fd).size + 1, READ_BYTES);
-    for (let length = pieceBytes; length === pieceBytes;) {
-      const piece = Buffer.allocUnsafe(pieceBytes);
-      length = readSync(fd, piece);
-      if (length > 0) yield piece.subarray(0, length);
+
+  /** Undefined when the file is gone. */
+  static open(absolute: ByteString): OpenFile | undefined {
+    const fd = openRegular(absolute);
+    return fd === undefined ? undefined : new OpenFile(fd);
+  }
+
+  /** The pieces of the file from its beginning to wherever it ends when the end is reached; then it is closed. */
+  *pieces(): Generator<Buffer> {
+    const fd = this.#fd;
+    if (fd === undefined) throw new TypeError('this file is closed');
+    try {
+      // One byte more than the file has: a read that comes back short has reached the end.
+      const pieceBytes = Math.min(fstatSync(fd).size + 1, READ_BYTES);
+      for (let length = pieceBytes; length === pieceBytes;) {
+        const piece = Buffer.allocUnsafe(pieceBytes);
+        length = readSync(fd, piece);
+        if (length > 0) yield piece.subarray(0, length);
+      }
+    } finally {
+      this.close();
     }
-  } finally {
-    closeSync(fd);
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
   }
 }
 
-function vanished(absolute: ByteString): BentoError {
-  return new BentoError('FAILED', `${toText(absolute)} disappeared while it was being saved`, { hint: 'save again' });
+/** The pieces of a file; of one that is gone, none. */
+export function* readPieces(absolute: ByteString): Generator<Buffer> {
+  yield* OpenFile.open(absolute)?.pieces() ?? [];
+}
+
+/** Through no symlink, and without waiting for anybody to write into a fifo, that took the file's place meanwhile. */
+function openRegular(absolute: ByteString): number | undefined {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let fd: number;
+  try {
+    fd = openSync(toFsPath(absolute), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw describeSystemError(error, `reading ${toText(absolute)}`);
+  }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  return undefined;
 }

@@ -1,4 +1,5 @@
 import { indexLayer } from '../../index/layer-index.ts';
+import type { ByteString } from '../../store/byte-string.ts';
 import { BlobIngest } from '../../store/blobs.ts';
 import { layerDescriptor, type CheckpointLayer } from '../../store/checkpoint.ts';
 import type { PackedEntry } from '../../store/entry.ts';
@@ -7,7 +8,8 @@ import { LayerWriter } from '../../store/layers/layer-writer.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { LayerPlan } from './plan-layers.ts';
-import type { WorkNode } from './work-tree.ts';
+import { PresentFiles } from './present-files.ts';
+import type { OpenContent, WorkNode } from './work-tree.ts';
 
 /** Something worth telling while a long command runs. */
 export type SaveEvent =
@@ -17,10 +19,13 @@ export type SaveEvent =
 export interface PackedLayer {
   layer: CheckpointLayer;
   entries: readonly PackedEntry[];
+  /** Files that disappeared before they were packed. */
+  gone: readonly ByteString[];
 }
 
 export interface PackOptions {
-  contentOf: (node: WorkNode) => Iterable<Buffer>;
+  /** Undefined when the file is gone. */
+  openContent: (node: WorkNode) => OpenContent | undefined;
   onEvent: (event: SaveEvent) => void;
 }
 
@@ -36,6 +41,7 @@ export async function packLayer(
 ): Promise<PackedLayer> {
   await using ingest = await BlobIngest.create(source.store.blobs, layout.ingestDir);
   const entries: PackedEntry[] = [];
+  using files = new PresentFiles(options.openContent);
   await using writer = await LayerWriter.create(ingest, {
     tempDir: layout.ingestDir,
     onEntry: (entry) => {
@@ -49,8 +55,11 @@ export async function packLayer(
       });
     },
   });
-  for (const { entry, content } of plan.entries) {
-    await writer.add(entry, content && { read: () => options.contentOf(content) });
+  for (const planned of plan.entries) {
+    const present = files.take(planned);
+    if (present === undefined) continue;
+    const { entry, content } = present;
+    await writer.add(entry, content && { read: () => files.read(content) });
   }
   const packed = await writer.finish();
   await ingest.commit(packed.digest);
@@ -64,5 +73,5 @@ export async function packLayer(
     diffId: packed.diffId,
     fileCount: packed.fileCount,
   };
-  return { layer, entries };
+  return { layer, entries, gone: files.gone };
 }

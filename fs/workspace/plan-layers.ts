@@ -8,8 +8,10 @@ import type { Titles } from './titles.ts';
 /** An entry to be packed, and the node it was made from, which knows where the bytes are. */
 export interface PlannedEntry<A extends TreeNode> {
   entry: Entry;
-  /** Set for files whose content goes into this layer. */
+  /** Set for files, under each of their names: where the bytes are. */
   content: A | undefined;
+  /** The parent has something of this path. */
+  replaces: boolean;
   /** Equal for the names of one object that has several, whatever its type. */
   linkKey: string | undefined;
 }
@@ -51,12 +53,14 @@ export function planLayers<A extends TreeNode>(
     planOf(title).entries.push({
       entry: entryOf(change.path, change.after),
       content: change.after.type === 'file' ? change.after : undefined,
+      replaces: change.before !== undefined,
       linkKey: change.after.linkKey,
     });
     if (change.after.type !== 'dir') planOf(title).fileCountChange += 1;
   }
   for (const { path, title } of whiteouts(changes, titleOfDepth)) {
-    planOf(title).entries.push({ entry: whiteoutEntry(path), content: undefined, linkKey: undefined });
+    const entry = whiteoutEntry(path);
+    planOf(title).entries.push({ entry, content: undefined, replaces: true, linkKey: undefined });
   }
   for (const { before } of changes) {
     if (before !== undefined && before.type !== 'dir') planOf(titleOfDepth(before.depth)).fileCountChange -= 1;
@@ -111,7 +115,6 @@ function joinHardLinks<A extends TreeNode>(entries: PlannedEntry<A>[]): void {
     } else {
       const { rdev: _rdev, ...shared } = planned.entry;
       planned.entry = { ...shared, type: 'hardlink', link: target, sizeBytes: 0 };
-      planned.content = undefined;
     }
   }
 }
@@ -133,6 +136,6 @@ function entryOf(path: ByteString, node: TreeNode): Entry {
   };
 }
 
-function whiteoutEntry(path: ByteString): Entry {
+export function whiteoutEntry(path: ByteString): Entry {
   return { path, type: 'whiteout', mode: 0, uid: 0, gid: 0, mtimeSec: 0, mtimeNsec: 0, sizeBytes: 0 };
 }

@@ -76,17 +76,22 @@ export function planRestore(
 ): RestorePlan {
   const plan: RestorePlan = { write: [], remove: [] };
   let replaced: ByteString | undefined; // a directory that becomes something else: nothing can stay below it
+  let opened: ByteString | undefined; // what becomes a directory: below it nothing is, whatever a symlink there shows
+  const replacing: RestorePlan['write'] = [];
   for (const { path, before, after } of changes) {
     if (after !== undefined) {
-      plan.write.push({ path, node: after, before });
+      const item = { path, node: after, before };
+      plan.write.push(item);
+      if (opened === undefined || !path.startsWith(opened)) replacing.push(item);
       if (before?.type === 'dir' && after.type !== 'dir') replaced = `${path}/`;
+      if (before !== undefined && before.type !== 'dir' && after.type === 'dir') opened = `${path}/`;
     } else if (before !== undefined) {
       const isInTheWay = replaced !== undefined && path.startsWith(replaced);
       if (isTracked(path) || (isInTheWay && hasBackup)) plan.remove.push({ path, node: before });
     }
   }
   const removed = new Set(plan.remove.map(({ path }) => path));
-  for (const item of plan.write) refuseToBury(target, item, removed);
+  for (const item of replacing) refuseToBury(target, item, removed);
   return plan;
 }
 
@@ -260,8 +265,8 @@ class Place {
   describeDirs(tree: Tree<CheckpointNode> & Pick<CheckpointTree, 'find'>): void {
     for (const path of [...this.#touched].sort().reverse()) {
       const node = tree.find(path);
-      const isDir = lstatIfAny(this.absolute(path))?.isDirectory() === true;
-      if (node?.type === 'dir' && isDir) this.describe(path, node);
+      if (node?.type !== 'dir') continue; // what is there now may be a symlink, and other directories behind it
+      if (lstatIfAny(this.absolute(path))?.isDirectory() === true) this.describe(path, node);
     }
   }
 

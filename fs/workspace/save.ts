@@ -10,7 +10,7 @@ import { packLayer, type PackedLayer, type SaveEvent } from './pack-layers.ts';
 import { isWorthSaving, planLayers, type LayerPlan } from './plan-layers.ts';
 import { rememberPacked } from './remember-packed.ts';
 import { Titles } from './titles.ts';
-import { contentOf, diffWorkspace, type WorkNode, type WorkTree } from './work-tree.ts';
+import { diffWorkspace, openContent, type WorkNode, type WorkTree } from './work-tree.ts';
 import { openHead, readWorkTree, titledLayers, type OpenCheckpoint, type Workspace } from './workspace.ts';
 
 /** A stack of this many layers under one title is written anew as one: container engines stack 127 layers at most. */
@@ -101,7 +101,7 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
   for (const plan of withEmptyTitles(plans, titles, base)) {
     packed.push(
       await packLayer(workspace.source, workspace.layout, plan, {
-        contentOf: (node) => contentOf(make.tree, node, workspace.reader),
+        openContent: (node) => openContent(make.tree, node, workspace.reader),
         onEvent: make.options.onEvent ?? (() => undefined),
       }),
     );

@@ -5,7 +5,7 @@ import type { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
-import { hashFile, readPieces, type Skipped } from './live-tree.ts';
+import { hashFile, OpenFile, type Skipped } from './live-tree.ts';
 
 /** An object of a workspace: on disk (`stamp`), or shown by the checkpoint below a fork (`lower`). */
 export interface WorkNode extends TreeNode {
@@ -21,10 +21,17 @@ export interface WorkTree extends Tree<WorkNode> {
   readonly skipped: readonly Skipped[];
 }
 
-/** The bytes of a file of the workspace, from the disk or from the layer that holds them. */
-export function contentOf(tree: WorkTree, node: WorkNode, reader: ContentReader): Iterable<Buffer> {
-  if (node.stamp === undefined && node.lower !== undefined) return reader.pieces(node.lower.id);
-  return readPieces(tree.absolute(node.path));
+/** A file's bytes, to be read once; or closed without reading. */
+export interface OpenContent {
+  pieces(): Iterable<Buffer>;
+  close(): void;
+}
+
+/** The bytes of a file of the workspace, on the disk or in the layer that holds them; undefined when it is gone. */
+export function openContent(tree: WorkTree, node: WorkNode, reader: ContentReader): OpenContent | undefined {
+  const { stamp, lower } = node;
+  if (stamp !== undefined || lower === undefined) return OpenFile.open(tree.absolute(node.path));
+  return { pieces: () => reader.pieces(lower.id), close: () => undefined };
 }
 
 /** A tree with nothing in it, not even attributes of its root. */

@@ -19,7 +19,9 @@ async function assertAllFail(
   commands: readonly (readonly string[])[],
   expected: ExpectedFailure,
 ): Promise<void> {
-  const changed = watchTree(sandbox.root, { ignore: ['run', 'tmp', 'home', 'data/bento/store/cache', 'other-store', '.'] });
+  const changed = watchTree(sandbox.root, {
+    ignore: ['run', 'tmp', 'home', 'data/bento/store/cache', 'other-store', '.'],
+  });
   for (const command of commands) {
     assertFails(t, await sandbox.bento(command), expected);
     t.deepEqual(changed(), [], `bento ${command.join(' ')} changed something`);
@@ -33,7 +35,17 @@ test.serial('a missing bento.yaml: CONFIG_MISSING, and init as the next step', a
     code: 'CONFIG_MISSING',
     says: /bento\.yaml/,
   });
-  await assertAllFail(t, sandbox, [['open', 'cp-1'], ['mount', 'cp-1', 'x'], ['fork', 'cp-1', 'x'], ['inspect', 'cp-1']], { code: 'REF_NOT_FOUND', says: /no bento workspace/, hint: /bento init/ }); // prettier-ignore
+  await assertAllFail(
+    t,
+    sandbox,
+    [
+      ['open', 'cp-1'],
+      ['mount', 'cp-1', 'x'],
+      ['fork', 'cp-1', 'x'],
+      ['inspect', 'cp-1'],
+    ],
+    { code: 'REF_NOT_FOUND', says: /no bento workspace/, hint: /bento init/ },
+  );
   t.regex((await sandbox.bento(['save'])).stderr, /bento init/);
 });
 
@@ -56,7 +68,10 @@ for (const [what, text] of [
 test.serial('init() in a workspace leaves its bento.yaml alone', async (t) => {
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
-  await assertAllFail(t, sandbox, [['init'], ['init', '--task', 'x']], { code: 'FAILED', says: /bento\.yaml already exists in / }); // prettier-ignore
+  await assertAllFail(t, sandbox, [['init'], ['init', '--task', 'x']], {
+    code: 'FAILED',
+    says: /bento\.yaml already exists in /,
+  });
 });
 
 test.serial('an unknown reference: REF_NOT_FOUND, whatever the command', async (t) => {
@@ -64,11 +79,24 @@ test.serial('an unknown reference: REF_NOT_FOUND, whatever the command', async (
   await saveSmallWorkspace(sandbox);
   const zeros = `sha256:${'0'.repeat(64)}`;
   sandbox.makeFolder('empty');
-  const commandsOn = (ref: string) => [['open', ref], ['open', ref, '../new'], ['inspect', ref], ['tag', ref, 'x'], ['diff', ref], ['diff', 'cp-1', ref], ['mount', ref, '../empty'], ['fork', ref, '../fork']]; // prettier-ignore
+  const commandsOn = (ref: string) => [
+    ['open', ref],
+    ['open', ref, '../new'],
+    ['inspect', ref],
+    ['tag', ref, 'x'],
+    ['diff', ref],
+    ['diff', 'cp-1', ref],
+    ['mount', ref, '../empty'],
+    ['fork', ref, '../fork'],
+  ];
   await assertAllFail(t, sandbox, commandsOn('nope'), { code: 'REF_NOT_FOUND', says: /nope/, hint: /bento list/ });
   for (const ref of ['cp-2', zeros, 'sha256:0123456', 'ws-0000000000000000:cp-1']) {
     const tag = ref.split(':').at(-1) ?? '';
-    await assertAllFail(t, sandbox, [['open', ref, '../new']], { code: 'REF_NOT_FOUND', says: new RegExp(tag), hint: /bento list/ }); // prettier-ignore
+    await assertAllFail(t, sandbox, [['open', ref, '../new']], {
+      code: 'REF_NOT_FOUND',
+      says: new RegExp(tag),
+      hint: /bento list/,
+    });
   }
   await assertAllFail(t, sandbox, [['open', 'undo']], { code: 'REF_NOT_FOUND', says: /nothing to undo/ });
   await assertUsable(t, sandbox);
@@ -78,13 +106,35 @@ test.serial('a malformed reference: REF_INVALID, and what is wrong with it', asy
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
   sandbox.makeFolder('empty');
-  for (const ref of [':', 'x:', ':x', 'a:b:', 'sha256:xyz', 'with space', 'x!', '../../etc/passwd', '..:cp-1', 'cp-1\nx', 'ж', 'x'.repeat(200)]) { // prettier-ignore
+  for (const ref of [
+    ':',
+    'x:',
+    ':x',
+    'a:b:',
+    'sha256:xyz',
+    'with space',
+    'x!',
+    '../../etc/passwd',
+    '..:cp-1',
+    'cp-1\nx',
+    'ж',
+    'x'.repeat(200),
+  ]) {
     await assertAllFail(t, sandbox, [['inspect', ref]], { code: 'REF_INVALID', says: /invalid ref/ });
   }
-  const commands = [['open', ':', '../new'], ['tag', ':', 'x'], ['diff', ':'], ['mount', ':', '../empty'], ['fork', ':', '../fork']]; // prettier-ignore
+  const commands = [
+    ['open', ':', '../new'],
+    ['tag', ':', 'x'],
+    ['diff', ':'],
+    ['mount', ':', '../empty'],
+    ['fork', ':', '../fork'],
+  ];
   await assertAllFail(t, sandbox, commands, { code: 'REF_INVALID', says: /invalid ref/ });
   for (const tag of ['a b', 'x:y', '../x', 'cp-9', 'latest', '']) {
-    await assertAllFail(t, sandbox, [['tag', 'cp-1', '--', tag]], { code: 'REF_INVALID', says: /is not a valid tag|gives itself/ }); // prettier-ignore
+    await assertAllFail(t, sandbox, [['tag', 'cp-1', '--', tag]], {
+      code: 'REF_INVALID',
+      says: /is not a valid tag|gives itself/,
+    });
   }
   await assertAllFail(t, sandbox, [['save', '--tag', 'a b']], { code: 'REF_INVALID', says: /"a b"/ });
 });
@@ -118,9 +168,19 @@ test.serial('open() into a target that is not empty, is a file or has no parent 
   mkdirSync(sandbox.path('full'));
   writeFileSync(sandbox.path('full/precious'), 'precious\n');
   symlinkSync('nowhere', sandbox.path('dangling'));
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../full']], { code: 'TARGET_NOT_EMPTY', says: /full is not empty/ });
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../a-file']], { code: 'TARGET_INVALID', says: /a-file is not a directory/ }); // prettier-ignore
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../no/parent']], { code: 'TARGET_INVALID', says: /\/no does not exist/, hint: /mkdir -p/ }); // prettier-ignore
+  await assertAllFail(t, sandbox, [['open', 'cp-1', '../full']], {
+    code: 'TARGET_NOT_EMPTY',
+    says: /full is not empty/,
+  });
+  await assertAllFail(t, sandbox, [['open', 'cp-1', '../a-file']], {
+    code: 'TARGET_INVALID',
+    says: /a-file is not a directory/,
+  });
+  await assertAllFail(t, sandbox, [['open', 'cp-1', '../no/parent']], {
+    code: 'TARGET_INVALID',
+    says: /\/no does not exist/,
+    hint: /mkdir -p/,
+  });
   await assertUsable(t, sandbox);
 });
 
@@ -139,12 +199,23 @@ test.serial('mount() and fork() on a bad mount point change nothing', async (t) 
   mkdirSync(sandbox.path('full'));
   writeFileSync(sandbox.path('full/precious'), 'precious\n');
   symlinkSync('nowhere', sandbox.path('dangling'));
-  const both = (target: string) => [['mount', 'cp-1', target], ['fork', 'cp-1', target]]; // prettier-ignore
+  const both = (target: string) => [
+    ['mount', 'cp-1', target],
+    ['fork', 'cp-1', target],
+  ];
   await assertAllFail(t, sandbox, both('../full'), { code: 'TARGET_NOT_EMPTY', says: /full is not empty/ });
   await assertAllFail(t, sandbox, both('../a-file'), { code: 'TARGET_INVALID', says: /a-file is not a directory/ });
   await assertAllFail(t, sandbox, both('../a-file/below'), { code: 'TARGET_INVALID', says: /a-file/ });
-  await assertAllFail(t, sandbox, both('../no/parent'), { code: 'MOUNT_POINT_MISSING', says: /\/no/, hint: /mkdir -p/ });
-  await assertAllFail(t, sandbox, [['mount', 'cp-1', '../none']], { code: 'MOUNT_POINT_MISSING', says: /none does not exist/, hint: /mkdir -p/ }); // prettier-ignore
+  await assertAllFail(t, sandbox, both('../no/parent'), {
+    code: 'MOUNT_POINT_MISSING',
+    says: /\/no/,
+    hint: /mkdir -p/,
+  });
+  await assertAllFail(t, sandbox, [['mount', 'cp-1', '../none']], {
+    code: 'MOUNT_POINT_MISSING',
+    says: /none does not exist/,
+    hint: /mkdir -p/,
+  });
   await assertAllFail(t, sandbox, both('../dangling'), { code: 'MOUNT_POINT_MISSING', says: /dangling/ });
   await assertAllFail(t, sandbox, both('../ws'), { code: 'TARGET_NOT_EMPTY', says: /ws is not empty/ });
   assertTidy(t, sandbox);
@@ -153,20 +224,33 @@ test.serial('mount() and fork() on a bad mount point change nothing', async (t) 
 test.serial('unmount() and close() of what is not mounted: NOT_MOUNTED', async (t) => {
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
-  const commands = ['../nowhere', sandbox.workspace, '/proc'].flatMap((place) => [['unmount', '--force', place], ['close', place]]); // prettier-ignore
-  await assertAllFail(t, sandbox, commands, { code: 'NOT_MOUNTED', says: /nothing of bento's is mounted on \//, hint: /bento mounts/ }); // prettier-ignore
+  const commands = ['../nowhere', sandbox.workspace, '/proc'].flatMap((place) => [
+    ['unmount', '--force', place],
+    ['close', place],
+  ]);
+  await assertAllFail(t, sandbox, commands, {
+    code: 'NOT_MOUNTED',
+    says: /nothing of bento's is mounted on \//,
+    hint: /bento mounts/,
+  });
   await assertAllFail(t, sandbox, [['unmount']], { code: 'USAGE', says: /accepts 1 arg/, hint: /--all/ });
 });
 
-test.serial('a directory named like nothing that a shell would tolerate is saved, opened and named on one line', async (t) => {
-  const sandbox = newSandbox(t);
-  const odd = sandbox.makeFolder('new\nline, comma: colon \\ ж');
-  writeFileSync(path.join(odd, 'file'), 'x\n');
-  (await sandbox.bento(['init'], { cwd: odd })).ok();
-  (await sandbox.bento(['save'], { cwd: odd })).ok();
-  const target = `${odd}/../opened\nhere`;
-  (await sandbox.bento(['open', 'cp-1', target], { cwd: odd })).ok();
-  assertFails(t, await sandbox.bento(['open', 'cp-1', path.dirname(target)], { cwd: odd }), { code: 'TARGET_NOT_EMPTY', says: /not empty/ }); // prettier-ignore
-  t.deepEqual(namesIn(path.resolve(target)).sort(), ['.bentoignore', 'bento.yaml', 'file']);
-  rmSync(path.resolve(target), { recursive: true });
-});
+test.serial(
+  'a directory named like nothing that a shell would tolerate is saved, opened and named on one line',
+  async (t) => {
+    const sandbox = newSandbox(t);
+    const odd = sandbox.makeFolder('new\nline, comma: colon \\ ж');
+    writeFileSync(path.join(odd, 'file'), 'x\n');
+    (await sandbox.bento(['init'], { cwd: odd })).ok();
+    (await sandbox.bento(['save'], { cwd: odd })).ok();
+    const target = `${odd}/../opened\nhere`;
+    (await sandbox.bento(['open', 'cp-1', target], { cwd: odd })).ok();
+    assertFails(t, await sandbox.bento(['open', 'cp-1', path.dirname(target)], { cwd: odd }), {
+      code: 'TARGET_NOT_EMPTY',
+      says: /not empty/,
+    });
+    t.deepEqual(namesIn(path.resolve(target)).sort(), ['.bentoignore', 'bento.yaml', 'file']);
+    rmSync(path.resolve(target), { recursive: true });
+  },
+);

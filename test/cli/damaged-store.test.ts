@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import {
@@ -58,33 +67,39 @@ function flipByte(file: string, at = Math.floor(readFileSync(file).length / 2)):
   chmodSync(file, 0o444);
 }
 
-test.serial('a flipped byte in a layer: open() fails with DIGEST_MISMATCH and leaves the target as it was', async (t) => {
-  const sandbox = await saveWithBigFile(t);
-  flipByte(await depsBlobOf(sandbox, 'cp-1'));
-  const expected = { code: 'DIGEST_MISMATCH', says: /digest/ } as const;
-  assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
-  t.false(existsSync(sandbox.path('new')), 'what was begun is taken back');
-  sandbox.makeFolder('empty');
-  assertFails(t, await sandbox.bento(['open', 'cp-1', '../empty']), expected);
-  t.deepEqual(readdirSync(sandbox.path('empty')), []);
-  writeFiles(sandbox.workspace, { unsaved: 'precious\n' });
-  const changed = watchTree(sandbox.workspace, { ignore: ['.'] });
-  assertFails(t, await sandbox.bento(['open', 'cp-1']), expected);
-  t.deepEqual(changed(), [], 'nothing in the workspace is touched before everything is there and whole');
-  assertTidy(t, sandbox);
-  await assertUsable(t, sandbox);
-});
+test.serial(
+  'a flipped byte in a layer: open() fails with DIGEST_MISMATCH and leaves the target as it was',
+  async (t) => {
+    const sandbox = await saveWithBigFile(t);
+    flipByte(await depsBlobOf(sandbox, 'cp-1'));
+    const expected = { code: 'DIGEST_MISMATCH', says: /digest/ } as const;
+    assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
+    t.false(existsSync(sandbox.path('new')), 'what was begun is taken back');
+    sandbox.makeFolder('empty');
+    assertFails(t, await sandbox.bento(['open', 'cp-1', '../empty']), expected);
+    t.deepEqual(readdirSync(sandbox.path('empty')), []);
+    writeFiles(sandbox.workspace, { unsaved: 'precious\n' });
+    const changed = watchTree(sandbox.workspace, { ignore: ['.'] });
+    assertFails(t, await sandbox.bento(['open', 'cp-1']), expected);
+    t.deepEqual(changed(), [], 'nothing in the workspace is touched before everything is there and whole');
+    assertTidy(t, sandbox);
+    await assertUsable(t, sandbox);
+  },
+);
 
 // the message names neither: layer-reader.ts does not know what it reads
-test.serial.failing('a flipped byte in a layer: the message names the layer and the file, in the words of the original', async (t) => {
-  const sandbox = await saveWithBigFile(t);
-  const blob = await depsBlobOf(sandbox, 'cp-1');
-  flipByte(blob);
-  const { stderr } = await sandbox.bento(['open', 'cp-1', '../new']);
-  t.regex(stderr, /blob integrity check failed/);
-  t.true(stderr.includes(path.basename(blob).slice(0, 12)));
-  t.true(stderr.includes(BIG));
-});
+test.serial.failing(
+  'a flipped byte in a layer: the message names the layer and the file, in the words of the original',
+  async (t) => {
+    const sandbox = await saveWithBigFile(t);
+    const blob = await depsBlobOf(sandbox, 'cp-1');
+    flipByte(blob);
+    const { stderr } = await sandbox.bento(['open', 'cp-1', '../new']);
+    t.regex(stderr, /blob integrity check failed/);
+    t.true(stderr.includes(path.basename(blob).slice(0, 12)));
+    t.true(stderr.includes(BIG));
+  },
+);
 
 testSerialNeeding({ root: true, fuse: true })(
   'a flipped byte in a layer: reading that file of a mount gives EIO, all others read well',
@@ -109,9 +124,22 @@ testSerialNeeding({ root: true, fuse: true })(
 
 for (const [what, damage, code] of [
   ['damaged', (file: string) => flipByte(file, 20), 'DIGEST_MISMATCH'],
-  ['cut off', (file: string) => { chmodSync(file, 0o644); truncateSync(file, 100); }, 'DIGEST_MISMATCH'],
-  ['missing', (file: string) => { rmSync(file); }, 'BLOB_MISSING'],
-] as const) { // prettier-ignore
+  [
+    'cut off',
+    (file: string) => {
+      chmodSync(file, 0o644);
+      truncateSync(file, 100);
+    },
+    'DIGEST_MISMATCH',
+  ],
+  [
+    'missing',
+    (file: string) => {
+      rmSync(file);
+    },
+    'BLOB_MISSING',
+  ],
+] as const) {
   test.serial(`a ${what} manifest: ${code}, and the other checkpoints are listed and opened`, async (t) => {
     const sandbox = newSandbox(t);
     await saveSmallWorkspace(sandbox);
@@ -120,10 +148,19 @@ for (const [what, damage, code] of [
     const digest = await digestOfRef(sandbox, 'cp-1');
     damage(blobPath(sandbox, digest));
     sandbox.makeFolder('empty');
-    for (const command of [['open', 'cp-1'], ['open', 'cp-1', '../new'], ['inspect', 'cp-1'], ['fork', 'cp-1', '../fork'], ['diff', 'cp-1']]) { // prettier-ignore
+    for (const command of [
+      ['open', 'cp-1'],
+      ['open', 'cp-1', '../new'],
+      ['inspect', 'cp-1'],
+      ['fork', 'cp-1', '../fork'],
+      ['diff', 'cp-1'],
+    ]) {
       assertFails(t, await sandbox.bento(command), { code, says: new RegExp(digest.slice(7)) });
     }
-    t.deepEqual(['new', 'fork'].map((name) => existsSync(sandbox.path(name))), [false, false]); // prettier-ignore
+    t.deepEqual(
+      ['new', 'fork'].map((name) => existsSync(sandbox.path(name))),
+      [false, false],
+    );
     const listed = (await sandbox.bento(['list'])).ok();
     t.regex(listed.stdout, /^cp-2, latest /m);
     t.regex(listed.stderr, /^note: cp-1 [^\n]*\n$/, 'the broken one is named');
@@ -178,7 +215,10 @@ for (const [what, damage] of INDEX_DAMAGE) {
     const sandbox = newSandbox(t);
     await saveSmallWorkspace(sandbox);
     writeFiles(sandbox.workspace, { 'src/main.js': 'changed\n' });
-    const commands = [['inspect', 'cp-1', '--files', '--json'], ['diff', '--json']];
+    const commands = [
+      ['inspect', 'cp-1', '--files', '--json'],
+      ['diff', '--json'],
+    ];
     const run = async () => await Promise.all(commands.map(async (command) => await sandbox.bento(command)));
     const before = await run();
     damage(path.join(sandbox.storePath, 'cache', 'index.db'));

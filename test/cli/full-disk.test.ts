@@ -105,10 +105,14 @@ test('a store that may not be written: listing works, and the rest says PERMISSI
   readOnly(true);
   (await sandbox.bento(['list'])).ok();
   (await sandbox.bento(['inspect', 'cp-1'])).ok();
-  for (const command of [['tag', 'cp-1', 'x'], ['mount', 'cp-1', place], ['fork', 'cp-1', '../fork']]) {
+  for (const command of [
+    ['tag', 'cp-1', 'x'],
+    ['mount', 'cp-1', place],
+    ['fork', 'cp-1', '../fork'],
+  ]) {
     assertFails(t, await sandbox.bento(command), { code: 'PERMISSION_DENIED', says: /not allowed while .*disk/ });
   }
-  t.deepEqual([changed(), existsSync(sandbox.path('fork')), sandbox.mounts()], [[], false, [path.dirname(store)]]); // prettier-ignore
+  t.deepEqual([changed(), existsSync(sandbox.path('fork')), sandbox.mounts()], [[], false, [path.dirname(store)]]);
   readOnly(false);
   (await sandbox.bento(['save'])).ok();
   t.deepEqual(temporaryFiles(store), []);

@@ -92,7 +92,10 @@ test.serial("init, save, list, inspect and tag print the original's key lines", 
   t.deepEqual(rest, ['']);
 
   const inspected = (await sandbox.bento(['inspect'])).ok().stdout;
-  t.regex(inspected, /^Checkpoint: cp-2 \(sequence 2\)\nDigest: {5}sha256:[0-9a-f]{64}\nParent: {5}sha256:[0-9a-f]{64}$/m);
+  t.regex(
+    inspected,
+    /^Checkpoint: cp-2 \(sequence 2\)\nDigest: {5}sha256:[0-9a-f]{64}\nParent: {5}sha256:[0-9a-f]{64}$/m,
+  );
   t.regex(inspected, /^Created: {4}\d{4}-.*Z\nExtensions: claude-code,node\nMessage: {4}second$/m);
   t.regex(inspected, /^Config:\n {2}Task: {6}try it\n {2}Extensions: claude-code, node$/m);
   t.regex(inspected, /^ {2}\[2\/3\] agent — 1 file, \d+(\.\d)?K?B\n {3}digest: sha256:[0-9a-f]{12}\.\.\.$/m);
@@ -123,16 +126,37 @@ test.serial('--json of every command without a mount parses and has its main fie
   t.regex(saved.digest, DIGEST);
   t.deepEqual(
     saved.layers.map(({ title, fileCount, status }) => [title, fileCount, status]),
-    [['deps', 1, 'changed'], ['agent', 1, 'changed'], ['project', 3, 'changed']], // prettier-ignore
+    [
+      ['deps', 1, 'changed'],
+      ['agent', 1, 'changed'],
+      ['project', 3, 'changed'],
+    ],
   );
   t.like(await json<Saved>('save'), { saved: false, tag: null, digest: saved.digest });
 
   const [row] = await json<ListRow[]>('list');
-  t.like(row, { tags: ['cp-1', 'latest'], sequence: 1, digest: saved.digest, parent: null, message: 'first', head: true });
+  t.like(row, {
+    tags: ['cp-1', 'latest'],
+    sequence: 1,
+    digest: saved.digest,
+    parent: null,
+    message: 'first',
+    head: true,
+  });
   t.regex(row?.created ?? '', RFC_3339_SECONDS);
 
-  const inspected = await json<{ ref: string; digest: string; layers: { title: string; digests: string[]; files: string[] }[] }>('inspect', 'cp-1', '--files'); // prettier-ignore
-  t.like(inspected, { ref: 'cp-1', sequence: 1, parent: null, digest: saved.digest, extensions: ['claude-code', 'node'] });
+  const inspected = await json<{
+    ref: string;
+    digest: string;
+    layers: { title: string; digests: string[]; files: string[] }[];
+  }>('inspect', 'cp-1', '--files');
+  t.like(inspected, {
+    ref: 'cp-1',
+    sequence: 1,
+    parent: null,
+    digest: saved.digest,
+    extensions: ['claude-code', 'node'],
+  });
   t.deepEqual(
     inspected.layers.map(({ title }) => title),
     ['deps', 'agent', 'project'],
@@ -146,11 +170,20 @@ test.serial('--json of every command without a mount parses and has its main fie
   t.deepEqual(await json('tag', 'cp-1', 'good'), { from: 'cp-1', to: 'good', digest: saved.digest, moved: false });
   rmSync(path.join(sandbox.workspace, 'src/other.js'));
   writeFileSync(path.join(sandbox.workspace, 'CLAUDE.md'), '# other notes\n');
-  t.deepEqual(changesIn(await json<Comparison>('diff')), ['agent: modified CLAUDE.md', 'project: removed src/other.js']);
+  t.deepEqual(changesIn(await json<Comparison>('diff')), [
+    'agent: modified CLAUDE.md',
+    'project: removed src/other.js',
+  ]);
   const patch = await json<{ patch: string }>('diff', '--file', 'CLAUDE.md');
-  t.regex(patch.patch, /^--- a\/CLAUDE\.md \(cp-1\)\n\+\+\+ b\/CLAUDE\.md \(workspace\)\n@@ -1,1 \+1,1 @@\n-# notes\n\+# other notes$/m);
+  t.regex(
+    patch.patch,
+    /^--- a\/CLAUDE\.md \(cp-1\)\n\+\+\+ b\/CLAUDE\.md \(workspace\)\n@@ -1,1 \+1,1 @@\n-# notes\n\+# other notes$/m,
+  );
 
-  const opened = await json<{ ref: string; dir: string; digest: string; canUndo: boolean; written: number }>('open', 'cp-1');
+  const opened = await json<{ ref: string; dir: string; digest: string; canUndo: boolean; written: number }>(
+    'open',
+    'cp-1',
+  );
   t.like(opened, { ref: 'cp-1', dir: sandbox.workspace, digest: saved.digest, canUndo: true });
   t.deepEqual(await json('mounts'), []);
   t.deepEqual(await json('unmount', '--all'), { unmounted: [] });
@@ -182,7 +215,13 @@ test.serial('open() restores an older checkpoint, and open undo takes it back, u
   );
   t.deepEqual(describeTree(workspace, { ignore: [...ignore, 'unsaved'] }), first);
   t.not(headOf(workspace), head);
-  t.is((await sandbox.bento(['list', '--json'])).ok().json<ListRow[]>().find((row) => row.head)?.sequence, 1);
+  t.is(
+    (await sandbox.bento(['list', '--json']))
+      .ok()
+      .json<ListRow[]>()
+      .find((row) => row.head)?.sequence,
+    1,
+  );
 
   (await sandbox.bento(['open', 'undo'])).ok();
   t.deepEqual(describeTree(workspace, { ignore }), second, 'undo brings back what was there, saved or not');
@@ -261,10 +300,19 @@ testSerialNeeding({ root: true, fuse: true })(
       'project: removed src/main.js',
       'project: removed src/other.js',
     ];
-    t.deepEqual(changesIn(refs).filter((line) => !line.endsWith('/')), expected); // prettier-ignore
-    t.deepEqual(changesIn(await json('diff', forkA, forkB)).filter((line) => !line.endsWith('/')), expected); // prettier-ignore
+    t.deepEqual(
+      changesIn(refs).filter((line) => !line.endsWith('/')),
+      expected,
+    );
+    t.deepEqual(
+      changesIn(await json('diff', forkA, forkB)).filter((line) => !line.endsWith('/')),
+      expected,
+    );
     t.regex((await bento('diff', 'cp-1', 'cp-2')).stdout, /^Comparing cp-1 → cp-2\n\n {2}\[1\/3\] deps: unchanged\n/);
-    t.regex((await bento('diff', 'cp-1', 'cp-2')).stdout, /project: 2 changes \(1 added, 1 modified\)\n {4}\+ only-a\n {4}~ src\/main\.js/); // prettier-ignore
+    t.regex(
+      (await bento('diff', 'cp-1', 'cp-2')).stdout,
+      /project: 2 changes \(1 added, 1 modified\)\n {4}\+ only-a\n {4}~ src\/main\.js/,
+    );
     t.deepEqual(changesIn(await json('diff', look, 'cp-3')), ['agent: modified CLAUDE.md']);
     t.regex((await bento('diff')).stdout, /^Comparing workspace → cp-3\n[^]*\nNo changes since last checkpoint\.\n$/);
     t.regex((await bento('diff', 'cp-1', 'cp-1')).stdout, /\nNo changes between checkpoints\.\n$/);
@@ -283,7 +331,11 @@ testSerialNeeding({ root: true, fuse: true })(
     const mounts = await json<{ kind: string; target: string; mounted: boolean }[]>('mounts');
     t.deepEqual(
       mounts.map(({ kind, target, mounted }) => [kind, target, mounted]),
-      [['mount', look, true], ['fork', forkA, true], ['fork', forkB, true]], // prettier-ignore
+      [
+        ['mount', look, true],
+        ['fork', forkA, true],
+        ['fork', forkB, true],
+      ],
     );
     t.deepEqual(await json('unmount', look), { unmounted: [look] });
     t.is((await bento('unmount', forkB)).stdout, `Unmounted ${forkB}\n`);
@@ -296,7 +348,10 @@ testSerialNeeding({ root: true, fuse: true })(
     t.regex(refused.stderr, /^ {2}\+ unsaved\nError: .* has 1 unsaved change\n/);
     t.deepEqual(await json('close', forkB, '--discard'), { closed: forkB, discarded: ['+ unsaved'] });
     t.is((await bento('close', forkA)).stdout, `Closed ${forkA}\n`);
-    t.deepEqual([forkA, forkB].map((dir) => existsSync(dir)), [false, false]); // prettier-ignore
+    t.deepEqual(
+      [forkA, forkB].map((dir) => existsSync(dir)),
+      [false, false],
+    );
     t.is((await bento('mounts')).stdout, 'Nothing is mounted.\n');
     await bento('unmount', '--all');
     t.deepEqual([sandbox.mounts(), sandbox.processes()], [[], []]);

@@ -25,7 +25,9 @@ testSerialNeeding({ root: true, fuse: true, tools: ['du'] })(
     (await sandbox.bento(['save'])).ok();
     const before = diskBytes(sandbox.root);
     const forks = Array.from({ length: FORK_COUNT }, (_, number) => sandbox.path(`fork-${number}`));
-    const made = (await sandbox.bento(['fork', 'cp-1', ...forks, '--json'])).ok().json<{ forks: { engine: string }[] }>();
+    const made = (await sandbox.bento(['fork', 'cp-1', ...forks, '--json']))
+      .ok()
+      .json<{ forks: { engine: string }[] }>();
     t.deepEqual(new Set(made.forks.map(({ engine }) => engine)), new Set(['overlay']));
 
     for (const [number, fork] of forks.entries()) {

@@ -27,7 +27,10 @@ interface Listed {
 }
 
 async function statesOf(sandbox: Sandbox): Promise<string[]> {
-  return (await sandbox.bento(['mounts', '--json'])).ok().json<Listed[]>().map(({ state }) => state);
+  return (await sandbox.bento(['mounts', '--json']))
+    .ok()
+    .json<Listed[]>()
+    .map(({ state }) => state);
 }
 
 /** A sandbox with cp-1 mounted on `mounted` and forked to `fork`. */
@@ -58,11 +61,19 @@ testMounting('a directory that is mounted already takes no other mount, fork or 
   const changed = watchTree(sandbox.storePath);
   for (const command of ['mount', 'fork']) {
     for (const target of [mounted, fork]) {
-      assertFails(t, await sandbox.bento([command, 'cp-1', target]), { code: 'MOUNT_POINT_BUSY', says: new RegExp(target), hint: /bento (unmount|close)/ }); // prettier-ignore
+      assertFails(t, await sandbox.bento([command, 'cp-1', target]), {
+        code: 'MOUNT_POINT_BUSY',
+        says: new RegExp(target),
+        hint: /bento (unmount|close)/,
+      });
     }
   }
   assertFails(t, await sandbox.bento(['open', 'cp-1', mounted]), { code: 'TARGET_NOT_EMPTY', says: /mounted/ });
-  assertFails(t, await sandbox.bento(['close', mounted]), { code: 'TARGET_INVALID', says: /is a mount, not a fork/, hint: /bento unmount/ }); // prettier-ignore
+  assertFails(t, await sandbox.bento(['close', mounted]), {
+    code: 'TARGET_INVALID',
+    says: /is a mount, not a fork/,
+    hint: /bento unmount/,
+  });
   t.deepEqual(changed(), []);
   t.deepEqual(await statesOf(sandbox), ['mounted', 'mounted']);
   (await sandbox.bento(['unmount', fork])).ok();
@@ -76,39 +87,56 @@ testMounting("a mount of somebody else's is never taken away", async (t) => {
   const place = sandbox.makeFolder('tmpfs');
   const mounted = spawn('mount', ['-t', 'tmpfs', 'none', place]);
   t.deepEqual(await once(mounted, 'exit'), [0, null]);
-  assertFails(t, await sandbox.bento(['mount', 'cp-1', place]), { code: 'MOUNT_POINT_BUSY', says: /mount point already/ }); // prettier-ignore
-  assertFails(t, await sandbox.bento(['unmount', '--force', place]), { code: 'NOT_MOUNTED', says: /nothing of bento's/ });
+  assertFails(t, await sandbox.bento(['mount', 'cp-1', place]), {
+    code: 'MOUNT_POINT_BUSY',
+    says: /mount point already/,
+  });
+  assertFails(t, await sandbox.bento(['unmount', '--force', place]), {
+    code: 'NOT_MOUNTED',
+    says: /nothing of bento's/,
+  });
   (await sandbox.bento(['unmount', '--all'])).ok();
   t.deepEqual(sandbox.mounts(), [place]);
 });
 
-testMounting('a mount and a fork that are in use: MOUNT_POINT_BUSY, nothing is lost, and --force ends them', async (t) => {
-  const { sandbox, mounted, fork } = await mountAndFork(t);
-  const other = sandbox.makeFolder('other');
-  (await sandbox.bento(['mount', 'cp-1', other])).ok();
-  writeFileSync(path.join(fork, 'unsaved'), 'precious\n');
-  const users = [await standIn(t, mounted), await standIn(t, fork)];
-  for (const command of [['unmount', mounted], ['unmount', fork], ['close', '--discard', fork]]) { // prettier-ignore
-    const place = command.at(-1) ?? '';
-    assertFails(t, await sandbox.bento(command), { code: 'MOUNT_POINT_BUSY', says: new RegExp(`${place} is in use`), hint: /--force/ }); // prettier-ignore
-  }
-  assertFails(t, await sandbox.bento(['unmount', '--all']), { code: 'MOUNT_POINT_BUSY', says: /is in use/ });
-  t.deepEqual(await statesOf(sandbox), ['mounted', 'mounted'], '--all ends what is not in use');
-  t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
-  t.is(readFileSync(path.join(mounted, 'CLAUDE.md'), 'utf8'), '# notes\n');
+testMounting(
+  'a mount and a fork that are in use: MOUNT_POINT_BUSY, nothing is lost, and --force ends them',
+  async (t) => {
+    const { sandbox, mounted, fork } = await mountAndFork(t);
+    const other = sandbox.makeFolder('other');
+    (await sandbox.bento(['mount', 'cp-1', other])).ok();
+    writeFileSync(path.join(fork, 'unsaved'), 'precious\n');
+    const users = [await standIn(t, mounted), await standIn(t, fork)];
+    for (const command of [
+      ['unmount', mounted],
+      ['unmount', fork],
+      ['close', '--discard', fork],
+    ]) {
+      const place = command.at(-1) ?? '';
+      assertFails(t, await sandbox.bento(command), {
+        code: 'MOUNT_POINT_BUSY',
+        says: new RegExp(`${place} is in use`),
+        hint: /--force/,
+      });
+    }
+    assertFails(t, await sandbox.bento(['unmount', '--all']), { code: 'MOUNT_POINT_BUSY', says: /is in use/ });
+    t.deepEqual(await statesOf(sandbox), ['mounted', 'mounted'], '--all ends what is not in use');
+    t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
+    t.is(readFileSync(path.join(mounted, 'CLAUDE.md'), 'utf8'), '# notes\n');
 
-  (await sandbox.bento(['unmount', '--force', mounted])).ok();
-  (await sandbox.bento(['unmount', '--force', fork])).ok();
-  t.deepEqual([readdirSync(mounted), readdirSync(fork)], [[], []]); // prettier-ignore
-  t.deepEqual(await statesOf(sandbox), ['unmounted']);
-  await Promise.all(users.map(end));
-  (await sandbox.bento(['mounts', '--restore'])).ok();
-  t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
-  (await sandbox.bento(['close', '--force', '--discard', fork])).ok();
-  t.false(existsSync(fork));
-  (await sandbox.bento(['unmount', '--all'])).ok();
-  assertTidy(t, sandbox);
-});
+    (await sandbox.bento(['unmount', '--force', mounted])).ok();
+    (await sandbox.bento(['unmount', '--force', fork])).ok();
+    t.deepEqual([readdirSync(mounted), readdirSync(fork)], [[], []]);
+    t.deepEqual(await statesOf(sandbox), ['unmounted']);
+    await Promise.all(users.map(end));
+    (await sandbox.bento(['mounts', '--restore'])).ok();
+    t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
+    (await sandbox.bento(['close', '--force', '--discard', fork])).ok();
+    t.false(existsSync(fork));
+    (await sandbox.bento(['unmount', '--all'])).ok();
+    assertTidy(t, sandbox);
+  },
+);
 
 /** Kills the daemon as the kernel's out-of-memory killer would, and waits until its mounts notice. */
 async function killDaemon(sandbox: Sandbox): Promise<void> {
@@ -117,35 +145,42 @@ async function killDaemon(sandbox: Sandbox): Promise<void> {
   for (let tries = 0; tries < 100 && sandbox.processes().length > 0; tries++) await setTimeout(20);
 }
 
-testMounting('after kill -9 of the daemon: broken mounts are named, changes are there, --restore mends all', async (t) => {
-  const { sandbox, mounted, fork } = await mountAndFork(t);
-  writeFileSync(path.join(fork, 'unsaved'), 'precious\n');
-  t.is(sandbox.processes().length, 1);
-  await killDaemon(sandbox);
-  t.throws(() => readFileSync(path.join(mounted, 'src/main.js'))); // ENOTCONN or, at first, ECONNABORTED
+testMounting(
+  'after kill -9 of the daemon: broken mounts are named, changes are there, --restore mends all',
+  async (t) => {
+    const { sandbox, mounted, fork } = await mountAndFork(t);
+    writeFileSync(path.join(fork, 'unsaved'), 'precious\n');
+    t.is(sandbox.processes().length, 1);
+    await killDaemon(sandbox);
+    t.throws(() => readFileSync(path.join(mounted, 'src/main.js'))); // ENOTCONN or, at first, ECONNABORTED
 
-  t.deepEqual(await statesOf(sandbox), ['broken', 'broken']);
-  const head = headOf(fork);
-  for (const command of [['save'], ['diff'], ['open', 'cp-1']]) {
-    assertFails(t, await sandbox.bento([...command, '--dir', fork]), { code: 'NOT_MOUNTED', says: /fork .* is gone/, hint: /bento mounts --restore/ }); // prettier-ignore
-  }
-  const refused = await sandbox.bento(['close', fork]);
-  t.is(refused.code, 22, 'a fork that cannot be looked at is not thrown away');
-  t.is(headOf(fork), head);
-  t.is((await sandbox.bento(['list', '--json'])).ok().json<unknown[]>().length, 1, 'no half-made checkpoint');
-  assertFails(t, await sandbox.bento(['mount', 'cp-1', mounted]), { code: 'MOUNT_POINT_BUSY', says: /mounted/ });
+    t.deepEqual(await statesOf(sandbox), ['broken', 'broken']);
+    const head = headOf(fork);
+    for (const command of [['save'], ['diff'], ['open', 'cp-1']]) {
+      assertFails(t, await sandbox.bento([...command, '--dir', fork]), {
+        code: 'NOT_MOUNTED',
+        says: /fork .* is gone/,
+        hint: /bento mounts --restore/,
+      });
+    }
+    const refused = await sandbox.bento(['close', fork]);
+    t.is(refused.code, 22, 'a fork that cannot be looked at is not thrown away');
+    t.is(headOf(fork), head);
+    t.is((await sandbox.bento(['list', '--json'])).ok().json<unknown[]>().length, 1, 'no half-made checkpoint');
+    assertFails(t, await sandbox.bento(['mount', 'cp-1', mounted]), { code: 'MOUNT_POINT_BUSY', says: /mounted/ });
 
-  (await sandbox.bento(['mounts', '--restore'])).ok();
-  t.deepEqual(await statesOf(sandbox), ['mounted', 'mounted']);
-  t.deepEqual(compareByWalk(sandbox.workspace, mounted, { ignore: OWN_FILES }), []);
-  t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
-  (await sandbox.bento(['save', '--dir', fork])).ok();
-  t.is(sandbox.processes().length, 1);
-  (await sandbox.bento(['close', fork])).ok();
-  (await sandbox.bento(['unmount', mounted])).ok();
-  await assertUsable(t, sandbox);
-  assertTidy(t, sandbox);
-});
+    (await sandbox.bento(['mounts', '--restore'])).ok();
+    t.deepEqual(await statesOf(sandbox), ['mounted', 'mounted']);
+    t.deepEqual(compareByWalk(sandbox.workspace, mounted, { ignore: OWN_FILES }), []);
+    t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
+    (await sandbox.bento(['save', '--dir', fork])).ok();
+    t.is(sandbox.processes().length, 1);
+    (await sandbox.bento(['close', fork])).ok();
+    (await sandbox.bento(['unmount', mounted])).ok();
+    await assertUsable(t, sandbox);
+    assertTidy(t, sandbox);
+  },
+);
 
 testMounting('after kill -9 of the daemon: unmount --all clears up, and new mounts and forks work', async (t) => {
   const { sandbox, mounted, fork } = await mountAndFork(t);
@@ -160,7 +195,10 @@ testMounting('after kill -9 of the daemon: unmount --all clears up, and new moun
   await killDaemon(sandbox);
   (await sandbox.bento(['unmount', '--all'])).ok();
   const left = sandbox.mounts();
-  t.deepEqual(left.filter((place) => !place.startsWith(sandbox.runtimeDir)), []); // prettier-ignore
+  t.deepEqual(
+    left.filter((place) => !place.startsWith(sandbox.runtimeDir)),
+    [],
+  );
   (await sandbox.bento(['mounts', '--restore'])).ok();
   t.deepEqual(compareByWalk(sandbox.workspace, fork, { ignore: OWN_FILES }), []);
   for (const dir of [fork, third]) (await sandbox.bento(['close', dir])).ok();
@@ -173,7 +211,11 @@ testMounting('after kill -9 of the daemon: unmount --all clears up, and new moun
 async function bentoWithoutFuse(sandbox: Sandbox, hide: string, args: readonly string[]): Promise<CommandResult> {
   const script = `set -e\n${hide}\nexec "$@"`;
   const words = ['-m', '--propagation', 'private', 'sh', '-c', script, 'sh', process.execPath, CLI_PATH, ...args];
-  const child = spawn('unshare', words, { cwd: sandbox.workspace, env: { ...sandbox.env }, stdio: ['ignore', 'pipe', 'pipe'] }); // prettier-ignore
+  const child = spawn('unshare', words, {
+    cwd: sandbox.workspace,
+    env: { ...sandbox.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (piece: Buffer) => (output.stdout += piece.toString()));
   child.stderr.on('data', (piece: Buffer) => (output.stderr += piece.toString()));
@@ -187,7 +229,8 @@ const HIDE = {
     'mount -t tmpfs none /dev',
     'for n in $d; do IFS=,; set_() { mknod -m 666 "$1" c $((0x$2)) $((0x$3)); }; set_ $n; unset IFS; done',
   ].join('\n'),
-  'a /dev/fuse that is closed to us': 'mount -t tmpfs -o nodev none /mnt; mknod /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse', // prettier-ignore
+  'a /dev/fuse that is closed to us':
+    'mount -t tmpfs -o nodev none /mnt; mknod /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse',
   'a /dev/fuse that is something else': 'mount --bind /dev/null /dev/fuse',
 };
 
@@ -198,7 +241,11 @@ for (const [what, hide] of Object.entries(HIDE)) {
       const sandbox = newSandbox(t);
       await saveSmallWorkspace(sandbox);
       const place = sandbox.makeFolder('place');
-      assertFails(t, await bentoWithoutFuse(sandbox, hide, ['mount', 'cp-1', place]), { code: 'FUSE_UNAVAILABLE', says: /\/dev\/fuse/, hint: /bento open/ }); // prettier-ignore
+      assertFails(t, await bentoWithoutFuse(sandbox, hide, ['mount', 'cp-1', place]), {
+        code: 'FUSE_UNAVAILABLE',
+        says: /\/dev\/fuse/,
+        hint: /bento open/,
+      });
       assertTidy(t, sandbox);
       t.deepEqual([namesIn(place), sandbox.processes()], [[], []]);
 

@@ -90,7 +90,11 @@ testMounting('save and mount, save and fork: the odd tree equals itself', async 
   await assertEqual(t, sandbox.workspace, fork, ignore);
   t.deepEqual(rootOf(fork), root);
   t.is((await sandbox.bento(['save', '--dir', fork])).ok().stdout, 'No changes detected, skipping checkpoint.\n');
-  for (const args of [['close', fork], ['unmount', mounted]]) (await sandbox.bento(args)).ok(); // prettier-ignore
+  for (const args of [
+    ['close', fork],
+    ['unmount', mounted],
+  ])
+    (await sandbox.bento(args)).ok();
   assertTidy(t, sandbox);
 });
 

@@ -1,0 +1,92 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { forkCheckpoint, removeFork } from '../../../fs/mounts/fork.ts';
+import { stopDaemon } from '../../../fs/mounts/daemon-client.ts';
+import { MountTable } from '../../../fs/mounts/mount-table.ts';
+import { OverlayTree } from '../../../fs/overlay/overlay-tree.ts';
+import { describeNewWorkspace } from '../../../fs/workspace/new-workspace.ts';
+import { isWorthSaving } from '../../../fs/workspace/plan-layers.ts';
+import { saveWorkspace } from '../../../fs/workspace/save.ts';
+import { diffWorkspace } from '../../../fs/workspace/work-tree.ts';
+import { readWorkTree, type Workspace } from '../../../fs/workspace/workspace.ts';
+import { errnoOf } from '../../../store/errors.ts';
+import { testSerialNeeding } from '../../fixtures/external-tools.ts';
+import { changeDirectory } from '../../fixtures/random-directory.ts';
+import { Random } from '../../fixtures/random.ts';
+import { compareFacts, factsOfCheckpoint, factsOnDisk, withoutDirTimes } from '../../fixtures/tree-facts.ts';
+import { headOf, newFolder, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
+
+const STEPS = Number(process.env['BENTO_RANDOM_STEPS'] ?? 40);
+const SEEDS = (process.env['BENTO_RANDOM_SEEDS'] ?? '1,2,3').split(',').map(Number);
+
+for (const seed of SEEDS) {
+  testSerialNeeding({ root: true, fuse: true })(
+    `saveWorkspace() of a kernel overlay shows exactly what its processes see, after every random change (seed ${seed})`,
+    async (t) => {
+      const random = new Random(seed);
+      const base = await newWorkspace(t);
+      for (let i = 0; i < 30; i += 1) changeSurely(base.dir, random);
+      await saveWorkspace(base);
+      for (let i = 0; i < 10; i += 1) changeSurely(base.dir, random);
+      await saveWorkspace(base); // the fork stands on a stack, not on a single layer
+      const fork = await forkOf(t, base);
+      t.true((await readWorkTree(fork)) instanceof OverlayTree);
+      for (let step = 1; step <= STEPS; step += 1) {
+        for (let i = 0; i <= random.below(5); i += 1) changeSurely(fork.dir, random);
+        forgetInodes();
+        const wanted = withoutDirTimes(factsOnDisk(fork.dir));
+        await saveWorkspace(fork);
+        const { tree } = await headOf(fork);
+        const shown = withoutDirTimes(factsOfCheckpoint(tree, fork.reader, fork.dir));
+        const differences = compareFacts(wanted, shown);
+        if (differences.length > 0) return t.fail(`step ${step}:\n${differences.join('\n')}`);
+        const again = await changesOf(fork);
+        if (again.length > 0) return t.fail(`step ${step}: still different after the save\n${again.join('\n')}`);
+      }
+    },
+  );
+}
+
+/**
+ * A name that was hard-linked while its inode was in use keeps the lower's inode number until the kernel forgets it, and so
+ * does not look like the same file as the other name.
+ */
+function forgetInodes(): void {
+  writeFileSync('/proc/sys/vm/drop_caches', '2');
+}
+
+async function changesOf(fork: Workspace): Promise<string[]> {
+  const { tree } = await headOf(fork);
+  const changes = diffWorkspace(fork.source, tree, await readWorkTree(fork)).filter(isWorthSaving);
+  return changes.map(({ path, kind, differences }) => `${path} ${kind} ${differences.join('+')}`);
+}
+
+/** A directory of a lower layer cannot be renamed (overlayfs says EXDEV, and `mv` then copies): the next change is tried. */
+function changeSurely(dir: string, random: Random): void {
+  try {
+    changeDirectory(dir, random, 1);
+  } catch (error) {
+    if (errnoOf(error) !== 'EXDEV') throw error;
+  }
+}
+
+async function forkOf(t: Parameters<typeof newFolder>[0], base: Workspace): Promise<Workspace> {
+  const folder = newFolder(t);
+  const { store } = base.source;
+  process.env['XDG_RUNTIME_DIR'] = join(folder, 'run');
+  mkdirSync(process.env['XDG_RUNTIME_DIR'], { mode: 0o700 });
+  const { checkpoint } = await headOf(base);
+  const request = { manifest: checkpoint.digest, ref: 'cp-2', workspaceId: base.id, target: join(folder, 'fork') };
+  const { record } = await forkCheckpoint(store, request, {
+    prepare: async ({ target, workspaceId, manifest }) =>
+      await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest }),
+    copy: () => Promise.reject(new Error('the kernel refused the overlay')),
+  });
+  (t.teardown as (run: () => Promise<void>) => void)(async () => {
+    const mounted = await new MountTable(store).at(record.target);
+    if (mounted !== undefined) await removeFork(store, mounted, true);
+    await stopDaemon(store);
+  });
+  return await reopenWorkspace(t, base.source, { dir: record.target });
+}
