@@ -1,7 +1,8 @@
 import { createTwoFilesPatch } from 'diff';
 
-import type { Side, SideNode } from '../fs/workspace/compare.ts';
-import { parentPath, toText, type ByteString } from '../store/byte-string.ts';
+import { PathFinder } from '../fs/tree/tree.ts';
+import type { Side } from '../fs/workspace/compare.ts';
+import { toText, type ByteString } from '../store/byte-string.ts';
 import { BentoError } from '../store/errors.ts';
 
 /** Files larger than this are compared, but not line by line. Bytes. */
@@ -35,7 +36,7 @@ export function diffOfFile(before: Side, after: Side, path: ByteString): string 
 }
 
 function readFile(side: Side, path: ByteString): Buffer | undefined {
-  const node = find(side, path);
+  const node = new PathFinder(side.tree).find(path);
   if (node?.type !== 'file') return undefined;
   if (node.sizeBytes > TEXT_BYTES_MAX) {
     throw new BentoError(
@@ -44,14 +45,6 @@ function readFile(side: Side, path: ByteString): Buffer | undefined {
     );
   }
   return Buffer.concat([...side.content(path, node)]);
-}
-
-function find(side: Side, path: ByteString): SideNode | undefined {
-  if (path === '') return side.tree.root;
-  const dir = find(side, parentPath(path));
-  if (dir?.type !== 'dir') return undefined;
-  const name = path.slice(path.lastIndexOf('/') + 1);
-  return side.tree.children(dir).find((node) => node.name === name);
 }
 
 function isBinary(bytes: Buffer): boolean {

@@ -26,6 +26,12 @@ export function describeIndexError(error: unknown, path: string): unknown {
       cause: error,
     });
   }
+  if (error.code.startsWith('SQLITE_READONLY') || error.code.startsWith('SQLITE_CANTOPEN')) {
+    return new BentoError('PERMISSION_DENIED', `the index ${path} cannot be written`, {
+      hint: 'the store must be writable for the user who runs the command',
+      cause: error,
+    });
+  }
   return new BentoError('INDEX_BROKEN', `index ${path}: ${error.message}`, {
     hint: 'it is a cache: delete it and run the command again',
     cause: error,
@@ -49,7 +55,7 @@ export class IndexDatabase {
   }
 
   static async open(cacheDir: string): Promise<IndexDatabase> {
-    mkdirSync(cacheDir, { recursive: true });
+    makeFolder(cacheDir);
     const path = join(cacheDir, 'index.db');
     const usable = tryOpen(path);
     if (usable !== undefined) return new IndexDatabase(path, usable, false);
@@ -70,6 +76,14 @@ export class IndexDatabase {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+function makeFolder(dir: string): void {
+  try {
+    mkdirSync(dir, { recursive: true });
+  } catch (error) {
+    throw describeSystemError(error, `making ${dir}`);
   }
 }
 

@@ -15,6 +15,8 @@ export interface IndexedLayer {
   kind: LayerKind;
   entryCount: number;
   contentBytes: number;
+  /** Some hard link in it names a file of the layers below, whatever that is there. */
+  hasLowerLinks: boolean;
 }
 
 interface RawChunkRow {
@@ -37,7 +39,7 @@ export class Entries {
   readonly #onlyChunk: Statement<[number], RawEntryRow>;
   readonly #layer: Statement<
     [string],
-    { number: number; digest: Digest; kind: LayerKind; entry_count: number; content_bytes: number }
+    { number: number; digest: Digest; kind: LayerKind; entry_count: number; content_bytes: number; lower_links: number }
   >;
   readonly #layerDigest: Statement<[number], { digest: Digest; kind: LayerKind }>;
 
@@ -58,7 +60,7 @@ export class Entries {
     const row = this.#layer.get(digest);
     if (row === undefined) return undefined;
     const { number, kind, entry_count: entryCount, content_bytes: contentBytes } = row;
-    return { number, digest: row.digest, kind, entryCount, contentBytes };
+    return { number, digest: row.digest, kind, entryCount, contentBytes, hasLowerLinks: row.lower_links !== 0 };
   }
 
   layerOf(number: number): { digest: Digest; kind: LayerKind } | undefined {

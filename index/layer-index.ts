@@ -57,6 +57,11 @@ class LayerDraft {
     draft.flags |= FLAG_OPAQUE;
   }
 
+  /** Whether what this layer shows depends on those below in another way than by their names. */
+  hasLowerLinks(): boolean {
+    return this.drafts.some(({ entry, target }) => entry.type === 'hardlink' && target === null);
+  }
+
   #append(entry: PackedEntry, flags: number): Draft {
     const parent = entry.path === '' ? 0 : this.#parentOf(entry.path).position;
     const draft: Draft = { position: this.drafts.length + ROOT_POSITION, parent, entry, flags, nlink: 1, target: null };
@@ -106,8 +111,8 @@ export function indexLayer(index: IndexDatabase, layer: LayerToIndex): number {
       insertRows(index, number, draft.drafts);
       const contentBytes = draft.drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
       index.db
-        .prepare('INSERT INTO layers (number, digest, kind, entry_count, content_bytes) VALUES (?, ?, ?, ?, ?)')
-        .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes);
+        .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)')
+        .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes, draft.hasLowerLinks() ? 1 : 0);
       return number;
     })
     .immediate();

@@ -1,5 +1,5 @@
 /** Counted up with every change of the schema; a file of another version is made anew. */
-export const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 3;
 
 /**
  * Numbers are handed out by `numbers` and never used twice: to layers, and to the directories of merged trees. An entry's
@@ -16,7 +16,8 @@ CREATE TABLE layers (
   digest      TEXT NOT NULL UNIQUE,
   kind        TEXT NOT NULL,            -- 'estargz', 'tar' or 'tar+gzip': where the bytes of its chunks lie
   entry_count INTEGER NOT NULL,
-  content_bytes INTEGER NOT NULL
+  content_bytes INTEGER NOT NULL,
+  lower_links INTEGER NOT NULL          -- 1 when a hard link names a file that is not in the layer itself
 );
 
 CREATE TABLE trees (                    -- the layers of a checkpoint; each names its directories within the merged tree

@@ -14,7 +14,8 @@ export function isDigest(text: string): text is Digest {
 /** @throws BentoError FORMAT_INVALID when `text` is not a sha256 digest */
 export function parseDigest(text: unknown, what = 'digest'): Digest {
   if (typeof text === 'string' && isDigest(text)) return text;
-  throw new BentoError('FORMAT_INVALID', `${what} is not a sha256 digest: ${String(text).slice(0, 100)}`);
+  const found = typeof text === 'string' ? text.slice(0, 100) : typeof text; // a hostile object may have a toString of its own
+  throw new BentoError('FORMAT_INVALID', `${what} is not a sha256 digest: ${found}`);
 }
 
 export function digestOf(bytes: Uint8Array | string): Digest {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -33,9 +34,10 @@ export class Layout {
   async ensure(): Promise<void> {
     await mkdir(this.ingestDir, { recursive: true });
     await mkdir(join(this.dir, '..', 'blobs', 'sha256'), { recursive: true });
+    const marker = join(this.dir, 'oci-layout');
+    if (!existsSync(marker)) await writeFileDurably(marker, OCI_LAYOUT);
     try {
       await symlink('../blobs', join(this.dir, 'blobs'));
-      await writeFileDurably(join(this.dir, 'oci-layout'), OCI_LAYOUT);
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error;
     }
@@ -93,7 +95,7 @@ export class Layout {
       ...kept,
       ...uniqueByDigest(displaced).map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),
       ...others,
-      ...tags.map((tag) => ({ ...entry, annotations: { [KEYS.refName]: tag } })),
+      ...[...new Set(tags)].map((tag) => ({ ...entry, annotations: { [KEYS.refName]: tag } })),
     ]);
   }
 

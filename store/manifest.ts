@@ -68,6 +68,7 @@ export function parseManifest(bytes: Buffer, what: string): Manifest {
   if (json['schemaVersion'] !== 2 || !Array.isArray(json['layers'])) {
     throw new BentoError('FORMAT_INVALID', `${what} is not an OCI image manifest`);
   }
+  if (json['layers'].length === 0) throw new BentoError('FORMAT_INVALID', `${what} names no layers`);
   if (json['layers'].length > LAYER_COUNT_MAX) {
     throw new BentoError('FORMAT_INVALID', `${what} names ${json['layers'].length} layers, limit ${LAYER_COUNT_MAX}`);
   }

@@ -75,7 +75,7 @@ export class Store {
     if (ref.kind === 'digest') return await this.#resolveDigest(layout, ref.digest);
     if (ref.kind === 'prefix') return await this.#resolvePrefix(layout, ref.prefix);
     const found = (await layout.tags()).get(ref.tag);
-    if (found === undefined) throw notFound(ref.tag);
+    if (found === undefined) throw notFound(ref.tag, ref.store);
     return { layout, digest: found.digest, tag: ref.tag };
   }
 
@@ -100,8 +100,9 @@ export class Store {
   }
 }
 
-function notFound(what: string): BentoError {
-  return new BentoError('REF_NOT_FOUND', `loading checkpoint ${what}: tag "${what}" not found`, {
+function notFound(what: string, store?: string): BentoError {
+  const where = store === undefined ? '' : ` in the store "${store}"`;
+  return new BentoError('REF_NOT_FOUND', `loading checkpoint ${what}: tag "${what}" not found${where}`, {
     hint: '`bento list` shows the checkpoints there are',
   });
 }

@@ -88,6 +88,12 @@ async function bringOnce(store: Store, record: MountRecord): Promise<void> {
   const { tree } = await daemon.ask({ op: 'prepare', manifest: record.manifest });
   if (tree === undefined) throw fuseMissing('the daemon has no tree to mount from');
   const lower = join(tree, hexOf(record.manifest));
+  if (!isServed(lower)) {
+    await daemon.ask({ op: 'stop' }); // what it still can serve it goes on serving
+    throw new BentoError('INDEX_BROKEN', `the mount daemon of ${store.root} cannot serve ${record.ref}`, {
+      hint: 'its log says why; `bento unmount --all` ends it',
+    });
+  }
   if (record.engine === 'bind') bindMount(lower, record.target);
   else overlayMount(lower, new MountTable(store).forkDir(record), record.target);
 }

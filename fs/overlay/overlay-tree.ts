@@ -3,11 +3,11 @@ import { lstatSync, type BigIntStats } from 'node:fs';
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { EntryType } from '../../store/entry.ts';
-import { BentoError } from '../../store/errors.ts';
+import { BentoError, describeSystemError } from '../../store/errors.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { byName, type Tree, type TreeNode } from '../tree/tree.ts';
-import { describe, ownerOf, readNames, typeOf, type Owner, type Skipped } from '../workspace/live-tree.ts';
+import { describe, isGone, ownerOf, readNames, typeOf, type Owner, type Skipped } from '../workspace/live-tree.ts';
 import type { PathTest } from '../workspace/patterns.ts';
 
 /** One object of a fork: in its upper directory, or still as the checkpoint below has it. */
@@ -64,8 +64,17 @@ export class OverlayTree implements Tree<OverlayNode> {
 
   /** What the upper holds under a name; undefined for a whiteout and for what is not saved. */
   #look(path: ByteString, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
-    const stat = lstatSync(toFsPath(this.absolute(path)), { bigint: true, throwIfNoEntry: false });
-    if (stat === undefined || (stat.isCharacterDevice() && stat.rdev === 0n)) return undefined;
+    try {
+      return this.#describe(path, name, below);
+    } catch (error) {
+      if (isGone(error)) return undefined;
+      throw describeSystemError(error, `looking at ${toText(this.absolute(path))}`);
+    }
+  }
+
+  #describe(path: ByteString, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
+    const stat = lstatSync(toFsPath(this.absolute(path)), { bigint: true });
+    if (stat.isCharacterDevice() && stat.rdev === 0n) return undefined;
     const type = typeOf(stat);
     if (this.#isIgnored(path, type === 'dir')) return undefined;
     if (type === undefined) {

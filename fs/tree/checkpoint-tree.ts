@@ -21,9 +21,6 @@ export interface CheckpointNode extends TreeNode {
   parts: readonly DirPart[] | undefined;
 }
 
-/** How deep hard links into lower layers may be followed; a hostile layer could otherwise make a ring. */
-const LINK_DEPTH_MAX = 40;
-
 /**
  * A checkpoint's layers merged into one read-only tree, as OCI prescribes it: upper entries win, directories merge, a
  * whiteout or an opaque directory hides what is lower. Merging happens one directory at a time, when it is asked for, so
@@ -40,8 +37,16 @@ export class CheckpointTree implements Tree<CheckpointNode> {
   constructor(entries: Entries, layers: readonly IndexedLayer[]) {
     this.#entries = entries;
     this.layers = layers;
-    const parts = layers.map((layer, depth) => ({ depth, row: entries.root(layer) })).reverse();
-    this.root = dirNode('', parts);
+    let merge: Merge | undefined;
+    for (let depth = layers.length - 1; depth >= 0; depth -= 1) {
+      const layer = layers[depth];
+      if (layer === undefined) continue;
+      const row = entries.root(layer);
+      if (merge === undefined) merge = beginMerge(depth, row);
+      else continueMerge(merge, depth, row);
+    }
+    if (merge === undefined) throw new RangeError('a tree has at least one layer');
+    this.root = this.#dirNode(merge);
   }
 
   /** All layers' views of a directory's entries, merged. */
@@ -66,7 +71,7 @@ export class CheckpointTree implements Tree<CheckpointNode> {
       if (child === undefined) continue;
       if (merge === undefined) merge = beginMerge(depth, child);
       else continueMerge(merge, depth, child);
-      if (merge.closed) break;
+      if (merge.closed && merge.listed !== undefined) break;
     }
     return merge && this.#nodeOf(merge);
   }
@@ -96,17 +101,46 @@ export class CheckpointTree implements Tree<CheckpointNode> {
     return node?.parts?.some((part) => part.depth === depth && positionOf(part.row.id) === position) ? node : undefined;
   }
 
-  #nodeOf({ name, parts, leaf }: Merge): CheckpointNode | undefined {
-    if (parts.length > 0) return dirNode(name, parts);
+  #nodeOf(merge: Merge): CheckpointNode | undefined {
+    const { parts, leaf } = merge;
+    if (parts.length > 0) return this.#dirNode(merge);
     if (leaf === undefined || leaf.row.type === 'whiteout') return undefined;
-    return leaf.row.type === 'hardlink' ? this.#hardlink(leaf.row, leaf.depth) : leafNode(name, leaf.row, leaf.depth);
+    return leaf.row.type === 'hardlink'
+      ? this.#hardlink(leaf.row, leaf.depth)
+      : leafNode(leaf.row.name, leaf.row, leaf.depth);
   }
 
+  /** A directory takes its metadata from the topmost layer that really lists it. */
+  #dirNode({ name, parts, listed }: Merge): CheckpointNode {
+    const [top] = parts;
+    if (top === undefined) throw new RangeError('a directory has at least one row');
+    const row = listed?.type === 'dir' ? listed : top.row;
+    return {
+      ...metadataOf(row),
+      name,
+      id: top.row.id,
+      depth: top.depth,
+      nlink: 1,
+      parts,
+      identity: [...parts.map((part) => this.#identityOf(part)), row.id].join(),
+    };
+  }
+
+  /** Of a layer whose hard links name files of the layers below, a row means what those make of it. */
+  #identityOf({ depth, row }: DirPart): string {
+    if (this.layers[depth]?.hasLowerLinks !== true) return String(row.id);
+    const below = this.layers.slice(0, depth).map((layer) => layer.number);
+    return `${row.id} on ${below.join(' ')}`;
+  }
+
+  /** The file a hard link names: in its own layer, or as the layers below show it. */
   #hardlink(row: EntryRow, depth: number): CheckpointNode | undefined {
-    if (row.target !== undefined) return leafNode(row.name, this.#entries.get(row.target), depth);
-    if (row.link === undefined || depth === 0 || this.layers.length > LINK_DEPTH_MAX * LINK_DEPTH_MAX) return undefined;
-    const below = new CheckpointTree(this.#entries, this.layers.slice(0, depth)).find(row.link);
-    return below === undefined || below.type === 'dir' ? undefined : { ...below, name: row.name };
+    const named = row.target === undefined ? undefined : this.#entries.get(row.target);
+    if (named !== undefined && named.type !== 'hardlink') return leafNode(row.name, named, depth);
+    const { link } = named ?? row; // a name for a link that itself leads into a lower layer
+    if (link === undefined || depth === 0) return undefined;
+    const below = new CheckpointTree(this.#entries, this.layers.slice(0, depth)).find(link);
+    return below === undefined || below.type === 'dir' ? undefined : { ...below, name: row.name, depth };
   }
 }
 
@@ -116,36 +150,25 @@ interface Merge {
   /** The topmost row when it is no directory. */
   leaf: DirPart | undefined;
   parts: DirPart[];
+  /** The topmost row that is not made up for a missing parent: where the metadata is. */
+  listed: EntryRow | undefined;
   /** Nothing lower shows through any more. */
   closed: boolean;
 }
 
 function beginMerge(depth: number, row: EntryRow): Merge {
   const part = { depth, row };
-  if (row.type === 'dir') return { name: row.name, leaf: undefined, parts: [part], closed: row.opaque };
-  return { name: row.name, leaf: part, parts: [], closed: true };
+  const listed = row.implicit ? undefined : row;
+  if (row.type === 'dir') return { name: row.name, leaf: undefined, parts: [part], listed, closed: row.opaque };
+  return { name: row.name, leaf: part, parts: [], listed, closed: true };
 }
 
+/** An opaque marker hides what a lower directory holds, not the mode and owner it has. */
 function continueMerge(merge: Merge, depth: number, row: EntryRow): void {
+  if (!row.implicit) merge.listed ??= row;
   if (merge.closed) return;
   if (row.type === 'dir') merge.parts.push({ depth, row });
   merge.closed = row.type !== 'dir' || row.opaque;
-}
-
-/** A directory takes its metadata from the topmost layer that really lists it. */
-function dirNode(name: ByteString, parts: readonly DirPart[]): CheckpointNode {
-  const [top] = parts;
-  if (top === undefined) throw new RangeError('a directory has at least one row');
-  const { row } = parts.find((part) => !part.row.implicit) ?? top;
-  return {
-    ...metadataOf(row),
-    name,
-    id: top.row.id,
-    depth: top.depth,
-    nlink: 1,
-    parts,
-    identity: parts.map((part) => part.row.id).join(','),
-  };
 }
 
 function leafNode(name: ByteString, row: EntryRow, depth: number): CheckpointNode {

@@ -87,7 +87,11 @@ export class ContentReader {
     const indexed = this.#entries.layerOf(layer);
     if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
     const blob = this.#open(layer, indexed.digest, indexed.kind);
-    return readChunkSync(blob, chunk, indexed.kind === 'estargz' ? 'gzip' : 'bare');
+    try {
+      return readChunkSync(blob, chunk, indexed.kind === 'estargz' ? 'gzip' : 'bare');
+    } catch (error) {
+      throw error instanceof BentoError ? damaged(indexed.digest, chunk.blobOffset, error) : error;
+    }
   }
 
   #open(layer: number, digest: Digest, kind: LayerKind): OpenLayer {
@@ -126,6 +130,7 @@ function readExactly(fd: number, offset: number, length: number, digest: Digest)
   return bytes;
 }
 
-function damaged(digest: Digest, offset: number): BentoError {
-  return new BentoError('DIGEST_MISMATCH', `blob integrity check failed: layer ${digest} at byte ${offset}`);
+function damaged(digest: Digest, offset: number, cause?: BentoError): BentoError {
+  const code = cause?.code ?? 'DIGEST_MISMATCH';
+  return new BentoError(code, `blob integrity check failed: layer ${digest} at byte ${offset}`, cause && { cause });
 }

@@ -1,4 +1,4 @@
-import type { ByteString } from '../../store/byte-string.ts';
+import { baseName, parentPath, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Metadata } from '../../store/entry.ts';
 
@@ -27,6 +27,29 @@ export interface Tree<N extends TreeNode = TreeNode> {
 /** Sorts by name, bytewise: a byte string's code units are its bytes. */
 export function byName(a: { name: ByteString }, b: { name: ByteString }): number {
   return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
+}
+
+/** Finds nodes by path in a tree that can only be listed; each directory on the way is listed once. */
+export class PathFinder<N extends TreeNode> {
+  readonly #tree: Tree<N>;
+  readonly #listed = new Map<ByteString, Map<ByteString, N>>();
+
+  constructor(tree: Tree<N>) {
+    this.#tree = tree;
+  }
+
+  find(path: ByteString): N | undefined {
+    return path === '' ? this.#tree.root : this.#list(parentPath(path))?.get(baseName(path));
+  }
+
+  #list(path: ByteString): Map<ByteString, N> | undefined {
+    const listed = this.#listed.get(path);
+    const dir = listed === undefined ? this.find(path) : undefined;
+    if (dir?.type !== 'dir') return listed;
+    const names = new Map(this.#tree.children(dir).map((node) => [node.name, node]));
+    this.#listed.set(path, names);
+    return names;
+  }
 }
 
 /** Every node below the root with its path, parents before children. */

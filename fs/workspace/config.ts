@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { BentoError } from '../../store/errors.ts';
 import { configPath, parseYaml, readConfigText, updateConfig } from './config-file.ts';
 import { parseConfig } from './config-schema.ts';
 import type { Config } from './config-types.ts';
@@ -18,8 +19,13 @@ export interface LoadedConfig {
  */
 export async function loadConfig(dir: string): Promise<LoadedConfig> {
   const root = resolve(dir);
-  const config = parseConfig(parseYaml(await readConfigText(root)).toJS(), root);
-  return { dir: root, path: configPath(root), config };
+  const text = await readConfigText(root);
+  try {
+    return { dir: root, path: configPath(root), config: parseConfig(parseYaml(text).toJS(), root) };
+  } catch (error) {
+    if (!(error instanceof BentoError) || error.hint !== undefined) throw error;
+    throw new BentoError(error.code, error.message, { hint: `mend ${configPath(root)}`, cause: error });
+  }
 }
 
 /**

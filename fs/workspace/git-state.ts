@@ -52,7 +52,7 @@ async function resolveRef(gitDir: string, common: string, ref: string): Promise<
 function originUrl(config: string): string | undefined {
   const section = /\[remote "origin"\]([^[]*)/.exec(config)?.[1] ?? '';
   const url = /^\s*url\s*=\s*(.+)$/m.exec(section)?.[1]?.trim();
-  return url?.replace(/^([a-z+]+:\/\/)[^/@]*@/, '$1');
+  return url?.replace(/^([a-z+]+:\/\/)[^/]*@/i, '$1'); // up to the last @: a password may have one
 }
 
 async function read(path: string): Promise<string | undefined> {

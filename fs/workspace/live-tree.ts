@@ -1,5 +1,15 @@
 import { createHash } from 'node:crypto';
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type BigIntStats } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  type BigIntStats,
+} from 'node:fs';
 
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { fromBytes, joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
@@ -112,7 +122,8 @@ class Scan {
     return this.#node(path, name, stat, type);
   }
 
-  #skip(path: ByteString, reason: Skipped['reason']): undefined {
+  /** @returns no node, for `#look` and `#describe` to return */
+  #skip(path: ByteString, reason: Skipped['reason']): LiveNode | undefined {
     this.skipped.push({ path, reason });
     return undefined;
   }

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync, type Stats } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 
 import { StatCache } from '../../index/stat-cache.ts';
 import { fromText, parentPath, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
-import { BentoError } from '../../store/errors.ts';
+import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
@@ -17,7 +17,7 @@ import { isWorthSaving } from './plan-layers.ts';
 import { applyRestore, materialise, planRestore } from './restore.ts';
 import { makeCheckpoint, type SaveOptions } from './save.ts';
 import { diffWorkspace, type WorkNode, type WorkTree } from './work-tree.ts';
-import { openHead, readWorkTree, type OpenCheckpoint, type Workspace } from './workspace.ts';
+import { openHead, readWorkTree, rereadConfig, type OpenCheckpoint, type Workspace } from './workspace.ts';
 
 /** Which titles to restore; undefined is all of them. */
 export type TitleFilter = ((title: string) => boolean) | undefined;
@@ -79,9 +79,21 @@ export async function openInto(
   }
 }
 
+/** @throws BentoError TARGET_INVALID when something on the way is no directory */
+function statIfAny(dir: string): Stats | undefined {
+  try {
+    return statSync(dir, { throwIfNoEntry: false });
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOTDIR') throw describeSystemError(error, `looking at ${dir}`);
+    throw new BentoError('TARGET_INVALID', `${dir} cannot be made: a part of the path is a file`, {
+      hint: 'choose another place',
+    });
+  }
+}
+
 /** @returns whether the directory was made here */
 function makeEmptyDirectory(dir: string): boolean {
-  const stat = statSync(dir, { throwIfNoEntry: false });
+  const stat = statIfAny(dir);
   if (stat === undefined) {
     if (!existsSync(dirname(dir))) {
       throw new BentoError('TARGET_INVALID', `${dirname(dir)} does not exist`, { hint: `mkdir -p ${dirname(dir)}` });
@@ -125,6 +137,7 @@ export async function openInPlace(
 ): Promise<OpenResult> {
   await workspace.layout.ensure();
   using _lock = await workspace.layout.lockForSaving(options.onWait);
+  await rereadConfig(workspace);
   const head = await openHead(workspace);
   const tree = await readWorkTree(workspace);
   const canUndo = options.backup && (await backUp(workspace, { head, tree, label: options.label }));

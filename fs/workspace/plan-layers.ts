@@ -1,4 +1,4 @@
-import type { ByteString } from '../../store/byte-string.ts';
+import { parentPath, type ByteString } from '../../store/byte-string.ts';
 import type { Entry } from '../../store/entry.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import { comparePaths, type Change } from '../tree/diff-trees.ts';
@@ -29,16 +29,24 @@ export function isWorthSaving({ kind, after, differences }: Change): boolean {
   return !(kind === 'modified' && after?.type === 'dir' && differences.every((difference) => difference === 'mtime'));
 }
 
+export interface PlanOptions<A extends TreeNode> {
+  titles: Titles;
+  /** Title of the parent's layer at a depth. */
+  titleOfDepth: (depth: number) => string;
+  /**
+   * For layers that go on top of others: the directory at a path, as it is now. Container engines that keep layers apart
+   * take a directory's attributes from the topmost layer with something in it, so a delta lists the way to what it changes.
+   */
+  dirAt: ((path: ByteString) => A | undefined) | undefined;
+}
+
 /**
  * Sorts changes into one new layer for each title concerned: entries for what is new or different, whiteouts for what is
  * gone. Titles without changes get no plan; one that only lost files to a title above it gets a plan without entries.
- *
- * @param titleOfDepth - title of the parent's layer at a depth
  */
 export function planLayers<A extends TreeNode>(
   changes: readonly Change<CheckpointNode, A>[],
-  titles: Titles,
-  titleOfDepth: (depth: number) => string,
+  { titles, titleOfDepth, dirAt }: PlanOptions<A>,
 ): LayerPlan<A>[] {
   const plans = new Map<string, LayerPlan<A>>(
     titles.order.map((title) => [title, { title, entries: [], fileCountChange: 0 }]),
@@ -66,10 +74,31 @@ export function planLayers<A extends TreeNode>(
     if (before !== undefined && before.type !== 'dir') planOf(titleOfDepth(before.depth)).fileCountChange -= 1;
   }
   for (const plan of plans.values()) {
+    if (dirAt !== undefined) plan.entries.push(...parentsOf(plan.entries, dirAt));
     plan.entries.sort((a, b) => comparePaths(a.entry.path, b.entry.path));
     joinHardLinks(plan.entries);
   }
   return [...plans.values()].filter((plan) => plan.entries.length > 0 || plan.fileCountChange !== 0);
+}
+
+/** The directories on the way to the entries that are not among them. */
+function parentsOf<A extends TreeNode>(
+  entries: readonly PlannedEntry<A>[],
+  dirAt: (path: ByteString) => A | undefined,
+): PlannedEntry<A>[] {
+  const present = new Set(entries.map(({ entry }) => entry.path));
+  const parents: PlannedEntry<A>[] = [];
+  for (const { entry } of entries) {
+    for (let path = entry.path; path !== '';) {
+      path = parentPath(path);
+      if (present.has(path)) continue;
+      present.add(path);
+      const dir = dirAt(path);
+      if (dir === undefined) continue;
+      parents.push({ entry: entryOf(path, dir), content: undefined, replaces: true, linkKey: undefined });
+    }
+  }
+  return parents;
 }
 
 interface Placed<A extends TreeNode> {

@@ -51,10 +51,7 @@ export class PresentFiles {
     this.#unread.clear();
   }
 
-  #leaveOut(
-    { path }: Entry,
-    { isFirst, replaces }: { isFirst: boolean; replaces: boolean },
-  ): PresentEntry | undefined {
+  #leaveOut({ path }: Entry, { isFirst, replaces }: { isFirst: boolean; replaces: boolean }): PresentEntry | undefined {
     this.gone.push(path);
     if (isFirst) this.#heirs.set(path, undefined);
     return replaces ? { entry: whiteoutEntry(path) } : undefined;

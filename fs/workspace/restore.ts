@@ -204,9 +204,22 @@ class Place {
       linkNode(first, absolute);
       return;
     }
-    createNode(absolute, node, node.type === 'file' ? this.#options.reader.pieces(node.id) : []);
+    createNode(absolute, node, node.type === 'file' ? this.#content(path, node) : []);
     if (node.linkKey !== undefined) this.#linked.set(node.linkKey, absolute);
     if (node.type === 'dir') this.#touched.add(path);
+  }
+
+  /** A layer does not know the names of the files whose bytes it has lost. */
+  *#content(path: ByteString, node: CheckpointNode): Generator<Buffer> {
+    try {
+      yield* this.#options.reader.pieces(node.id);
+    } catch (error) {
+      if (!(error instanceof BentoError)) throw error;
+      throw new BentoError(error.code, `${toText(path)}: ${error.message}`, {
+        hint: error.hint ?? 'open another checkpoint, or this one without that layer (--skip-layers)',
+        cause: error,
+      });
+    }
   }
 
   stage(absolute: ByteString, path: ByteString, node: CheckpointNode): ByteString {

@@ -3,6 +3,7 @@ import { storeCheckpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
+import { PathFinder } from '../tree/tree.ts';
 import { updateConfig } from './config-file.ts';
 import { readGitState } from './git-state.ts';
 import type { Skipped } from './live-tree.ts';
@@ -11,7 +12,14 @@ import { isWorthSaving, planLayers, type LayerPlan } from './plan-layers.ts';
 import { rememberPacked } from './remember-packed.ts';
 import { Titles } from './titles.ts';
 import { diffWorkspace, openContent, type WorkNode, type WorkTree } from './work-tree.ts';
-import { openHead, readWorkTree, titledLayers, type OpenCheckpoint, type Workspace } from './workspace.ts';
+import {
+  openHead,
+  readWorkTree,
+  rereadConfig,
+  titledLayers,
+  type OpenCheckpoint,
+  type Workspace,
+} from './workspace.ts';
 
 /** A stack of this many layers under one title is written anew as one: container engines stack 127 layers at most. */
 const STACK_HEIGHT_MAX = 40;
@@ -54,13 +62,14 @@ export interface SaveResult {
 export async function saveWorkspace(workspace: Workspace, options: SaveOptions = {}): Promise<SaveResult> {
   await workspace.layout.ensure();
   using _lock = await workspace.layout.lockForSaving(options.onWait);
+  await rereadConfig(workspace);
   const head = await openHead(workspace);
   const tree = await readWorkTree(workspace);
   const changes = diffWorkspace(workspace.source, head?.tree, tree);
   if (head !== undefined && !changes.some(isWorthSaving)) return unchanged(head, tree);
   const sequence = await workspace.layout.nextSequence();
   const made = await makeCheckpoint(workspace, { head, tree, changes, sequence, options });
-  const tags = [options.tag ?? `cp-${sequence}`, 'latest'];
+  const tags = [...new Set([options.tag ?? `cp-${sequence}`, 'latest'])];
   await workspace.layout.setTags(tags, made.manifest);
   await updateConfig(workspace.dir, { head: made.manifest.digest });
   workspace.config.head = made.manifest.digest;
@@ -70,7 +79,7 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
     tags,
     sequence,
     titles: made.titles,
-    skipped: tree.skipped,
+    skipped: [...tree.skipped, ...made.skipped],
     addedBytes: made.addedBytes,
   };
 }
@@ -86,17 +95,24 @@ export interface CheckpointToMake {
 export interface MadeCheckpoint {
   manifest: { digest: Digest; size: number };
   titles: TitleReport[];
+  /** What was there when the workspace was looked at and was gone when it was packed. */
+  skipped: Skipped[];
   addedBytes: number;
 }
 
 /** Packs the changes and stores the manifest. No tag and no head moves: until then nobody sees it. */
 export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMake): Promise<MadeCheckpoint> {
   const startMs = Date.now();
-  const base = make.head !== undefined && isStackTooHigh(make.head) ? undefined : make.head;
+  const base = make.head !== undefined && isStackUnusable(make.head) ? undefined : make.head;
   const changes = base === make.head ? make.changes : diffWorkspace(workspace.source, undefined, make.tree);
   const stack = base === undefined ? [] : titledLayers(base);
   const titles = new Titles(workspace.source.entries, stack, workspace.setup.rules);
-  const plans = planLayers(changes, titles, (depth) => stack[depth]?.title ?? '');
+  const finder = new PathFinder(make.tree);
+  const plans = planLayers(changes, {
+    titles,
+    titleOfDepth: (depth) => stack[depth]?.title ?? '',
+    dirAt: base === undefined ? undefined : (path) => finder.find(path),
+  });
   const packed: PackedLayer[] = [];
   for (const plan of withEmptyTitles(plans, titles, base)) {
     packed.push(
@@ -117,13 +133,20 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
   return {
     manifest,
     titles: reportTitles(layers, written),
+    skipped: packed.flatMap(({ gone }) => gone).map((path) => ({ path, reason: 'it disappeared meanwhile' })),
     addedBytes: sum(written.map((layer) => layer.descriptor.size)),
   };
 }
 
-function isStackTooHigh({ checkpoint }: OpenCheckpoint): boolean {
+/** Too high to be read quickly; or, in a checkpoint of somebody else's making, with another title's layer in between. */
+function isStackUnusable({ checkpoint }: OpenCheckpoint): boolean {
   const heights = new Map<string, number>();
-  for (const { title } of checkpoint.layers) heights.set(title, (heights.get(title) ?? 0) + 1);
+  let previous: string | undefined;
+  for (const { title } of checkpoint.layers) {
+    if (heights.has(title) && title !== previous) return true;
+    heights.set(title, (heights.get(title) ?? 0) + 1);
+    previous = title;
+  }
   return [...heights.values()].some((height) => height >= STACK_HEIGHT_MAX);
 }
 
@@ -150,10 +173,11 @@ function stackLayers(
 ): CheckpointLayer[] {
   return titles.order.flatMap((title) => {
     const below = base?.checkpoint.layers.filter((layer) => layer.title === title) ?? [];
-    const added = packed.filter(({ layer }) => layer.title === title).map(({ layer }) => layer);
+    const mine = packed.filter(({ layer }) => layer.title === title);
+    const added = mine.map(({ layer }) => layer);
     const change = plans.find((plan) => plan.title === title)?.fileCountChange ?? 0;
     if (below.length === 0) return added;
-    const count = stackFileCount(below) + change;
+    const count = stackFileCount(below) + change - sum(mine.map(({ gone }) => gone.length));
     if (added.length > 0) return [...below, ...added.map((layer) => withStackCount(layer, count))];
     return below.map((layer, i) => (change !== 0 && i === below.length - 1 ? withStackCount(layer, count) : layer));
   });

@@ -12,6 +12,7 @@ import type { CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { ContentReader } from '../tree/content-reader.ts';
 import { openTree, type TreeSource } from '../tree/index-checkpoint.ts';
 import type { Config } from './config-types.ts';
+import { loadConfig } from './config.ts';
 import { LiveTree } from './live-tree.ts';
 import { compileIgnore, type LayerRule } from './patterns.ts';
 import type { WorkTree } from './work-tree.ts';
@@ -58,6 +59,11 @@ export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOp
   }
   const layout = source.store.layout(options.id);
   return { ...options, dir, layout, source, reader: new ContentReader(source.store, source.entries), table, fork };
+}
+
+/** Another command may have moved the head while this one waited for the lock. */
+export async function rereadConfig(workspace: Workspace): Promise<void> {
+  workspace.config = (await loadConfig(workspace.dir)).config;
 }
 
 /** A checkpoint with its merged tree. */

@@ -185,7 +185,7 @@ test.serial('open() into a target that is not empty, is a file or has no parent 
 });
 
 // openInto() asks for the parent of the target only when stat() says ENOENT
-test.serial.failing('open() into a target below a file: TARGET_INVALID', async (t) => {
+test.serial('open() into a target below a file: TARGET_INVALID', async (t) => {
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
   writeFileSync(sandbox.path('a-file'), 'precious\n');

@@ -72,7 +72,7 @@ test.serial(
   async (t) => {
     const sandbox = await saveWithBigFile(t);
     flipByte(await depsBlobOf(sandbox, 'cp-1'));
-    const expected = { code: 'DIGEST_MISMATCH', says: /digest/ } as const;
+    const expected = { code: 'DIGEST_MISMATCH', says: /integrity check failed/ } as const;
     assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
     t.false(existsSync(sandbox.path('new')), 'what was begun is taken back');
     sandbox.makeFolder('empty');
@@ -88,7 +88,7 @@ test.serial(
 );
 
 // the message names neither: layer-reader.ts does not know what it reads
-test.serial.failing(
+test.serial(
   'a flipped byte in a layer: the message names the layer and the file, in the words of the original',
   async (t) => {
     const sandbox = await saveWithBigFile(t);
@@ -263,11 +263,13 @@ for (const [what, damage] of INDEX_DAMAGE) {
   );
 }
 
-for (const [what, damage] of INDEX_DAMAGE) {
-  const declare = what === 'deleted' ? test.serial : test.serial.failing; // the daemon's own database is that file
-  declare(`with an index ${what} under a running daemon, the mount goes on`, async (t) => {
-    const sandbox = await damageUnderDaemon(t, damage);
+// A file that is overwritten in place is lost to the daemon that has it open as well: what is mounted then gives EIO until
+// it is mounted again (the test before this one).
+testSerialNeeding({ root: true, fuse: true })(
+  'with an index deleted under a running daemon, the mount goes on',
+  async (t) => {
+    const sandbox = await damageUnderDaemon(t, (file) => rmSync(file));
     (await sandbox.bento(['open', 'cp-1', '../reference'])).ok();
     t.deepEqual(compareByWalk(sandbox.path('reference'), sandbox.path('mounted'), { ignore: OWN_FILES }), []);
-  });
-}
+  },
+);

@@ -1,0 +1,222 @@
+import test, { type ExecutionContext } from 'ava';
+
+import { Entries } from '../../index/entries.ts';
+import { indexLayer, layerNumber, takeNumbers } from '../../index/layer-index.ts';
+import { ENTRY_TYPES, entryId, NUMBER_MAX, numberOf, positionOf, type EntryRow } from '../../index/rows.ts';
+import { Trees } from '../../index/trees.ts';
+import { fromText, type ByteString } from '../../store/byte-string.ts';
+import { digestOf, type Digest } from '../../store/digest.ts';
+import type { Chunk, Entry, EntryType, PackedEntry } from '../../store/entry.ts';
+import type { TreeSource } from '../../fs/tree/index-checkpoint.ts';
+import { entryOf } from '../store/layers/layer-fixtures.ts';
+import { newSource } from '../fixtures/workspaces.ts';
+
+const DIGEST = digestOf('the layer');
+
+function packed(path: ByteString, type: EntryType, fields: Partial<Entry> = {}, chunks: Chunk[] = []): PackedEntry {
+  return { ...entryOf(path, type, fields), chunks };
+}
+
+function chunkAt(fileOffset: number, sizeBytes: number): Chunk {
+  const digest = digestOf(String(fileOffset));
+  return { fileOffset, sizeBytes, digest, blobOffset: fileOffset + 5e9, blobBytes: 17, innerOffset: 3 };
+}
+
+interface Indexed extends TreeSource {
+  at: (path: ByteString) => EntryRow | undefined;
+}
+
+async function indexed(t: ExecutionContext, list: PackedEntry[], opaqueDirs: string[] = []): Promise<Indexed> {
+  const source = await newSource(t);
+  indexLayer(source.index, { digest: DIGEST, kind: 'estargz', entries: list, opaqueDirs });
+  const layer = source.entries.layer(DIGEST);
+  const root = layer && source.entries.root(layer);
+  const at = (path: ByteString): EntryRow | undefined =>
+    path.split('/').reduce((row, name) => row && source.entries.child(row.id, name), root);
+  return { ...source, at };
+}
+
+test('indexLayer() keeps every fact about every type of entry', async (t) => {
+  const xattrs = new Map([
+    ['user.a', Buffer.from([0, 255, 10])],
+    [fromText('user.é'), Buffer.alloc(0)],
+    ['__proto__', Buffer.from('odd')],
+  ]);
+  const odd = { mode: 0o7751, uid: 4_294_967_294, gid: 12, mtimeSec: -5_000_000_000, mtimeNsec: 999_999_999 };
+  const content = { sizeBytes: 10, digest: digestOf('content') };
+  const list = [
+    packed('', 'dir', { mode: 0o700 }),
+    packed('block', 'block', { rdev: { major: 8, minor: 1_048_575 } }),
+    packed('char', 'char', { rdev: { major: 0, minor: 0 } }),
+    packed('dir', 'dir', { ...odd, xattrs }),
+    packed('empty', 'file', { digest: digestOf('') }),
+    packed('fifo', 'fifo'),
+    packed('file', 'file', { ...content, ...odd, xattrs }, [{ ...chunkAt(0, 10), digest: content.digest }]),
+    packed('link', 'symlink', { link: fromText('../é'), mode: 0o777 }),
+    packed('lower', 'hardlink', { link: 'somewhere/below' }),
+    packed('\xff\xfe"\n', 'file', { digest: digestOf('') }),
+    packed('gone', 'whiteout'),
+  ];
+  const { at, entries } = await indexed(t, list);
+  for (const { path, chunks, ...expected } of list.slice(1)) {
+    const row = at(path);
+    t.like(
+      row,
+      { ...expected, name: path, implicit: false, opaque: false, nlink: 1, target: undefined } as never,
+      path,
+    );
+    t.deepEqual(row?.xattrs, expected.xattrs, path);
+    t.deepEqual(row && entries.chunks(row.id), [...chunks], path);
+  }
+  const layer = entries.layer(DIGEST);
+  t.like(layer, { digest: DIGEST, kind: 'estargz', entryCount: 11, contentBytes: 20 - 10 });
+  t.is(layer && entries.root(layer).mode, 0o700);
+  t.deepEqual(
+    ENTRY_TYPES.filter((type) => !list.some((entry) => entry.type === type)),
+    [],
+  );
+});
+
+test('children() come sorted by their bytes', async (t) => {
+  const names = ['b', 'B', 'a.', 'a', 'a-', '\xff', '\x7f', '\xc3\xa9', '10', '9'];
+  const { entries } = await indexed(
+    t,
+    names.map((name) => packed(name, 'fifo')),
+  );
+  const layer = entries.layer(DIGEST);
+  const found = layer && entries.children(entries.root(layer).id).map(({ name }) => name);
+  t.deepEqual(
+    found,
+    names.sort((a, b) => Buffer.compare(Buffer.from(a, 'latin1'), Buffer.from(b, 'latin1'))),
+  );
+});
+
+test('chunks() of a file come in order, wherever in the blob they lie', async (t) => {
+  const chunks = [chunkAt(8 << 20, 5), chunkAt(0, 4 << 20), chunkAt(4 << 20, 4 << 20)];
+  const { at, entries } = await indexed(t, [packed('big', 'file', { sizeBytes: (8 << 20) + 5 }, chunks)]);
+  t.deepEqual(entries.chunks(at('big')?.id ?? 0), [chunks[1], chunks[2], chunks[0]] as Chunk[]);
+});
+
+test('hard links name one entry, which counts them, through links to links too', async (t) => {
+  const { at } = await indexed(t, [
+    packed('a', 'file', { digest: digestOf('') }),
+    packed('b', 'hardlink', { link: 'a' }),
+    packed('d/c', 'hardlink', { link: 'b' }),
+    packed('other', 'hardlink', { link: 'lower' }),
+  ]);
+  t.is(at('a')?.nlink, 3);
+  t.is(at('b')?.target, at('a')?.id);
+  t.is(at('d/c')?.target, at('a')?.id);
+  t.like(at('other'), { target: undefined, link: 'lower' });
+});
+
+test('parents that a layer does not list are made up, and stop being so when it lists them later', async (t) => {
+  const { at } = await indexed(t, [
+    packed('a/b/gone', 'whiteout'),
+    packed('a', 'dir', { mode: 0o711 }),
+    packed('x/y/file', 'fifo'),
+  ]);
+  t.like(at('a'), { type: 'dir', implicit: false, mode: 0o711 });
+  t.like(at('a/b'), { type: 'dir', implicit: true, opaque: false });
+  t.like(at('a/b/gone'), { type: 'whiteout' });
+  t.like(at('x'), { type: 'dir', implicit: true });
+  t.like(at('x/y'), { type: 'dir', implicit: true });
+});
+
+test('opaque directories are marked with and without an entry of their own', async (t) => {
+  const list = [packed('listed', 'dir', { opaque: true }), packed('plain', 'dir'), packed('b/inner', 'fifo')];
+  const { at, entries } = await indexed(t, list, ['listed', 'b', 'c/d', '']);
+  t.like(at('listed'), { opaque: true, implicit: false });
+  t.like(at('plain'), { opaque: false });
+  t.like(at('b'), { opaque: true, implicit: true });
+  t.like(at('c'), { opaque: false, implicit: true });
+  t.like(at('c/d'), { opaque: true, implicit: true });
+  const layer = entries.layer(DIGEST);
+  t.true(layer && entries.root(layer).opaque);
+});
+
+test('indexLayer() of a layer that is indexed does nothing', async (t) => {
+  const source = await indexed(t, [packed('a', 'fifo')]);
+  const count = (): unknown => source.index.db.prepare('SELECT count(*) AS rows FROM entries').get();
+  const before = count();
+  const number = layerNumber(source.index, DIGEST);
+  const again = { digest: DIGEST, kind: 'estargz', entries: [packed('b', 'fifo')], opaqueDirs: [] } as const;
+  t.is(indexLayer(source.index, again), number ?? -1);
+  t.deepEqual(count(), before);
+  t.is(source.at('b'), undefined);
+});
+
+test('indexLayer() refuses what no tree can be, and leaves no rows', async (t) => {
+  const { index, entries } = await newSource(t);
+  const refused: [PackedEntry[], string][] = [
+    [[packed('a', 'symlink', { link: '/etc' }), packed('a/b', 'fifo')], 'FORMAT_INVALID'],
+    [[packed('a', 'dir'), packed('b', 'hardlink', { link: 'a' })], 'FORMAT_INVALID'],
+    [[packed('a', 'whiteout'), packed('b', 'hardlink', { link: 'a' })], 'FORMAT_INVALID'],
+  ];
+  for (const [list, code] of refused) {
+    t.throws(() => indexLayer(index, { digest: DIGEST, kind: 'tar', entries: list, opaqueDirs: [] }), { code });
+  }
+  const twice = [packed('a', 'fifo'), packed('a', 'fifo')];
+  const layer = { digest: DIGEST, kind: 'tar', entries: twice, opaqueDirs: [] } as const;
+  t.throws(() => indexLayer(index, layer), { instanceOf: RangeError });
+  t.is(entries.layer(DIGEST), undefined);
+  t.deepEqual(index.db.prepare('SELECT count(*) AS rows FROM entries').get(), { rows: 0 });
+});
+
+test('ids hold number and position, up to the last number', (t) => {
+  const id = entryId(NUMBER_MAX, 2 ** 32 - 1);
+  t.true(Number.isSafeInteger(id));
+  t.is(numberOf(id), NUMBER_MAX);
+  t.is(positionOf(id), 2 ** 32 - 1);
+});
+
+test('numbers are never handed out twice, not even after their rows are gone', async (t) => {
+  const { index, trees } = await newSource(t);
+  const add = (digest: Digest): number => indexLayer(index, { digest, kind: 'tar', entries: [], opaqueDirs: [] });
+  const one = add(digestOf('1'));
+  trees.register(digestOf('m'), [digestOf('1'), digestOf('1')]);
+  index.db.exec('DELETE FROM layers; DELETE FROM trees; DELETE FROM entries');
+  const two = add(digestOf('1'));
+  t.is(two, one + 3);
+});
+
+test('takeNumbers() stops before an id would not be a safe integer', async (t) => {
+  const { index } = await newSource(t);
+  index.db.prepare('UPDATE numbers SET next = ?').run(NUMBER_MAX - 2);
+  t.is(takeNumbers(index, 2), NUMBER_MAX - 2);
+  t.throws(() => takeNumbers(index, 1), { code: 'INDEX_BROKEN', message: /no numbers left/ });
+});
+
+test('get() of an id that was never handed out says which index is broken', async (t) => {
+  const { index } = await newSource(t);
+  t.throws(() => new Entries(index).get(entryId(7, 7)), { code: 'INDEX_BROKEN', message: /index\.db has no entry/ });
+});
+
+test('register() numbers each layer of a checkpoint once; find() and owner() agree', async (t) => {
+  const { index, entries, trees } = await newSource(t);
+  const layers = ['a', 'b', 'a'].map((name) => digestOf(name)); // one layer twice in a stack: two sets of directories
+  for (const digest of layers) indexLayer(index, { digest, kind: 'tar', entries: [], opaqueDirs: [] });
+  const [m, n] = [digestOf('m'), digestOf('n')];
+  t.is(trees.find(m), undefined);
+  trees.register(m, layers);
+  trees.register(n, layers.slice(0, 1));
+  trees.register(m, layers);
+  const found = trees.find(m);
+  t.deepEqual(
+    found?.layers.map(({ digest }) => digest),
+    layers,
+  );
+  const first = found?.firstNumber ?? 0;
+  for (const depth of [0, 1, 2]) t.deepEqual(trees.owner(first + depth), { manifest: m, depth });
+  t.deepEqual(trees.owner(trees.find(n)?.firstNumber ?? 0), { manifest: n, depth: 0 });
+  t.is(trees.owner(layerNumber(index, digestOf('a')) ?? 0), undefined, 'a layer number is no directory number');
+  t.deepEqual(trees.manifests().sort(), [m, n].sort());
+  t.deepEqual(new Trees(index, entries).find(m), found, 'another instance knows the same');
+});
+
+test('find() knows no tree of which a layer is not indexed', async (t) => {
+  const { index, trees } = await newSource(t);
+  indexLayer(index, { digest: digestOf('a'), kind: 'tar', entries: [], opaqueDirs: [] });
+  trees.register(digestOf('m'), [digestOf('a'), digestOf('missing')]);
+  t.is(trees.find(digestOf('m')), undefined);
+});
