@@ -1,4 +1,5 @@
 import type { BlobPool } from './blobs.ts';
+import { parseMeta, type CheckpointMeta } from './checkpoint-meta.ts';
 import { parseDigest, type Digest } from './digest.ts';
 import { BentoError } from './errors.ts';
 import {
@@ -41,27 +42,6 @@ export interface Checkpoint {
   meta: CheckpointMeta;
 }
 
-/** The object in the label `dev.bento.config`: what the workspace was when it was saved. */
-export interface CheckpointMeta {
-  schemaVersion: '1.0.0';
-  workspaceId?: string;
-  extensions?: string[];
-  task?: string;
-  message?: string;
-  remote?: string;
-  parentCheckpoint?: string;
-  checkpoint: number;
-  created: string;
-  status?: string;
-  repos?: { path: string; remote?: string; branch?: string; sha?: string }[];
-  env?: Record<string, unknown>;
-  environment?: { os: string; arch: string };
-  layers?: { name: string; patterns?: string[]; catchAll?: boolean; skipSecretScan?: boolean }[];
-  hooks?: Record<string, unknown>;
-  ignore?: string[];
-  retention?: { keepLast?: number; keepTagged?: boolean };
-}
-
 /**
  * Loads a checkpoint by the digest of its manifest.
  *
@@ -79,8 +59,8 @@ export async function loadCheckpoint(pool: BlobPool, digest: Digest): Promise<Ch
     size: bytes.length,
     manifest,
     layers: layersOf(manifest, config, digest),
-    sequence: Number(annotations[KEYS.sequence] ?? meta.checkpoint),
-    created: annotations[KEYS.created] ?? config.created ?? '',
+    sequence: annotations[KEYS.sequence] === undefined ? meta.checkpoint : countOf(annotations[KEYS.sequence]),
+    created: annotations[KEYS.created] ?? meta.created,
     parent: parent === undefined ? undefined : parseDigest(parent, `parent of ${digest}`),
     message: annotations[KEYS.message] ?? meta.message ?? '',
     extensions: (annotations[KEYS.extensions] ?? '').split(',').filter((name) => name !== ''),
@@ -100,7 +80,7 @@ function layersOf(manifest: Manifest, config: ImageConfig, digest: Digest): Chec
     title: descriptor.annotations?.[KEYS.title] ?? `layer-${i + 1}`,
     descriptor,
     diffId: parseDigest(diffIds[i], `diff id ${i} of ${digest}`),
-    fileCount: Number(descriptor.annotations?.[KEYS.fileCount] ?? 0),
+    fileCount: countOf(descriptor.annotations?.[KEYS.fileCount]),
   }));
 }
 
@@ -116,12 +96,13 @@ function parseConfig(bytes: Buffer, digest: Digest): ImageConfig {
 /** The label's object, or for the oldest checkpoints the whole config blob, which then is that object itself. */
 function metaOf(config: ImageConfig): CheckpointMeta {
   const label = config.config?.Labels?.[KEYS.config];
-  const source: Record<string, unknown> =
-    typeof label === 'string' ? parseObject(Buffer.from(label), KEYS.config) : { ...config };
-  return {
-    ...(source as unknown as CheckpointMeta),
-    checkpoint: Number(source['checkpoint']) || 0,
-  };
+  return parseMeta(typeof label === 'string' ? parseObject(Buffer.from(label), KEYS.config) : { ...config });
+}
+
+/** A count that somebody else wrote: 0 where it is none. */
+function countOf(text: string | undefined): number {
+  const count = Number(text ?? 0);
+  return Number.isSafeInteger(count) && count >= 0 ? count : 0;
 }
 
 export interface NewCheckpoint {

@@ -1,3 +1,5 @@
+import { StringDecoder } from 'node:string_decoder';
+
 import type { Digest } from '../../store/digest.ts';
 import { BentoError, ERRORS, type ErrorCode } from '../../store/errors.ts';
 
@@ -33,15 +35,16 @@ export function encodeError(error: unknown): ControlReply {
 
 /** The error a reply carries, as if it had happened here. */
 export function decodeError(reply: Extract<ControlReply, { ok: false }>): BentoError {
-  const code = reply.code in ERRORS ? reply.code : 'DAEMON_FAILED';
+  const code = Object.hasOwn(ERRORS, reply.code) ? reply.code : 'DAEMON_FAILED';
   return new BentoError(code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint });
 }
 
 /** Splits what a socket delivers into lines; the callback throws or the stream ends when a line is too long. */
 export function lineReader(onLine: (line: string) => void): (piece: Buffer) => void {
+  const decoder = new StringDecoder('utf8'); // a piece may end in the middle of a character
   let rest = '';
   return (piece) => {
-    const lines = (rest + piece.toString('utf8')).split('\n');
+    const lines = (rest + decoder.write(piece)).split('\n');
     rest = lines.pop() ?? '';
     if (rest.length > LINE_BYTES_MAX) throw new BentoError('DAEMON_FAILED', 'control message too long');
     for (const line of lines) onLine(line);

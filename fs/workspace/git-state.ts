@@ -1,18 +1,10 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
-/** Where a repository stands. */
-export interface GitState {
-  path: string;
-  remote?: string;
-  /** `HEAD` when detached. */
-  branch?: string;
-  /** Absent before the first commit. */
-  sha?: string;
-}
+import type { RepoState } from '../../store/checkpoint-meta.ts';
 
 /** Reads the state of the repository at the root of a workspace from its files; undefined when there is none. */
-export async function readGitState(dir: string): Promise<GitState | undefined> {
+export async function readGitState(dir: string): Promise<RepoState | undefined> {
   const gitDir = await findGitDir(dir);
   if (gitDir === undefined) return undefined;
   const head = (await read(join(gitDir, 'HEAD')))?.trim();

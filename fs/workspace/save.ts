@@ -1,4 +1,5 @@
-import type { CheckpointLayer, CheckpointMeta } from '../../store/checkpoint.ts';
+import type { CheckpointMeta } from '../../store/checkpoint-meta.ts';
+import type { CheckpointLayer } from '../../store/checkpoint.ts';
 import { storeCheckpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';

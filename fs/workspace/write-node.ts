@@ -107,7 +107,7 @@ export interface AttributeOptions {
   onRefused: (path: ByteString, what: string) => void;
 }
 
-/** Sets owner, mode, extended attributes and time, in the order in which they do not undo one another. */
+/** Sets owner, extended attributes, mode and time, in the order in which they do not undo one another. */
 export function applyAttributes(path: ByteString, node: Metadata, options: AttributeOptions): void {
   const { owner } = options;
   const attempt = (what: string, run: () => void): void => {
@@ -122,15 +122,14 @@ export function applyAttributes(path: ByteString, node: Metadata, options: Attri
   const gid = node.gid === 0 ? owner.gid : node.gid;
   if (process.getuid?.() === 0) attempt('owner', () => lchownSync(toFsPath(path), uid, gid));
   else if (node.uid !== 0 || node.gid !== 0) options.onRefused(path, 'owner');
-  if (node.type !== 'symlink') chmodSync(toFsPath(path), node.mode);
-  dropOtherXattrs(path, node);
+  // Attributes before the mode: on a file that is read-only by then, its owner may not set them.
+  for (const name of otherXattrs(path, node)) attempt(toText(name), () => lremovexattr(path, name));
   for (const [name, value] of node.xattrs ?? []) attempt(toText(name), () => lsetxattr(path, name, value));
+  if (node.type !== 'symlink') chmodSync(toFsPath(path), node.mode);
   utimensat(path, { mtime: { sec: node.mtimeSec, nsec: node.mtimeNsec } });
 }
 
-/** Only what a workspace can carry is dropped: security labels belong to the machine. */
-function dropOtherXattrs(path: ByteString, node: Metadata): void {
-  for (const name of llistxattr(path)) {
-    if (name.startsWith('user.') && !node.xattrs?.has(name)) lremovexattr(path, name);
-  }
+/** Only what a workspace can carry is taken away: security labels belong to the machine. */
+function otherXattrs(path: ByteString, node: Metadata): ByteString[] {
+  return llistxattr(path).filter((name) => name.startsWith('user.') && node.xattrs?.has(name) !== true);
 }
