@@ -6,9 +6,8 @@ import type { EntryType } from '../../store/entry.ts';
 import { BentoError, describeSystemError } from '../../store/errors.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
-import { byName, type Tree, type TreeNode } from '../tree/tree.ts';
-import { describe, isGone, ownerOf, readNames, typeOf, type Owner, type Skipped } from '../workspace/live-tree.ts';
-import type { PathTest } from '../workspace/patterns.ts';
+import { byName, type PathTest, type Tree, type TreeNode } from '../tree/tree.ts';
+import { describe, isGone, ownerOf, readNames, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
 
 /** One object of a fork: in its upper directory, or still as the checkpoint below has it. */
 export interface OverlayNode extends TreeNode {

@@ -24,6 +24,9 @@ export interface Tree<N extends TreeNode = TreeNode> {
   namesOf?(node: N): readonly ByteString[];
 }
 
+/** Answers for one path relative to the workspace; the root itself (the empty path) never matches. */
+export type PathTest = (path: ByteString, isDir: boolean) => boolean;
+
 /** Sorts by name, bytewise: a byte string's code units are its bytes. */
 export function byName(a: { name: ByteString }, b: { name: ByteString }): number {
   return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;

@@ -1,4 +1,5 @@
-import { hashFile, LiveTree, readPieces } from './live-tree.ts';
+import { hashFile, readPieces } from '../tree/disk-file.ts';
+import { LiveTree } from './live-tree.ts';
 import { StatCache } from '../../index/stat-cache.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';

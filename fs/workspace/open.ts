@@ -11,7 +11,7 @@ import { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { updateConfig } from './config-file.ts';
-import { hashFile } from './live-tree.ts';
+import { hashFile } from '../tree/disk-file.ts';
 import { describeNewWorkspace, keepRootTime } from './new-workspace.ts';
 import { isWorthSaving } from './plan-layers.ts';
 import { applyRestore, materialise, planRestore } from './restore.ts';

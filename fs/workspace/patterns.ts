@@ -1,6 +1,7 @@
 import ignore from 'ignore';
 import { baseName, type ByteString, fromText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
+import type { PathTest } from '../tree/tree.ts';
 
 /**
  * Ignore patterns and layer patterns, compiled once per scan. The dialect is gitignore's, case-sensitive, through the
@@ -15,9 +16,6 @@ export interface LayerRule {
   /** Takes what no other layer took. */
   catchAll: boolean;
 }
-
-/** Answers for one path relative to the workspace; the root itself (the empty path) never matches. */
-export type PathTest = (path: ByteString, isDir: boolean) => boolean;
 
 export interface LayerAssigner {
   /**

@@ -7,7 +7,7 @@ import type { Change } from '../tree/diff-trees.ts';
 import { PathFinder } from '../tree/tree.ts';
 import { updateConfig } from './config-file.ts';
 import { readGitState } from './git-state.ts';
-import type { Skipped } from './live-tree.ts';
+import type { Skipped } from '../tree/disk-node.ts';
 import { packLayer, type PackedLayer, type SaveEvent } from './pack-layers.ts';
 import { isWorthSaving, planLayers, type LayerPlan } from './plan-layers.ts';
 import { rememberPacked } from './remember-packed.ts';

@@ -5,7 +5,8 @@ import type { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
-import { hashFile, OpenFile, type Skipped } from './live-tree.ts';
+import { hashFile, OpenFile } from '../tree/disk-file.ts';
+import type { Skipped } from '../tree/disk-node.ts';
 
 /** An object of a workspace: on disk (`stamp`), or shown by the checkpoint below a fork (`lower`). */
 export interface WorkNode extends TreeNode {

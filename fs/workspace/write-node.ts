@@ -14,7 +14,7 @@ import { toBytes, toFsPath, toText, type ByteString } from '../../store/byte-str
 import type { Metadata } from '../../store/entry.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { llistxattr, lremovexattr, lsetxattr, mknod, utimensat } from '../../store/syscalls.ts';
-import type { Owner } from './live-tree.ts';
+import type { Owner } from '../tree/disk-node.ts';
 
 /** A run of zeros at least this long becomes a hole, as it may have been one when it was saved. */
 const HOLE_BYTES = 4096;

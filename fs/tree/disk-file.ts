@@ -1,0 +1,81 @@
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+
+import { toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import type { Digest } from '../../store/digest.ts';
+import { describeSystemError } from '../../store/errors.ts';
+import { isGone } from './disk-node.ts';
+
+const READ_BYTES = 1 << 20;
+
+/** Hashes a file as it is now. Undefined when it is gone. */
+export function hashFile(absolute: ByteString): Digest | undefined {
+  const fd = openRegular(absolute);
+  if (fd === undefined) return undefined;
+  try {
+    const hash = createHash('sha256');
+    const piece = Buffer.allocUnsafe(READ_BYTES);
+    for (let length = readSync(fd, piece); length > 0; length = readSync(fd, piece))
+      hash.update(piece.subarray(0, length));
+    return `sha256:${hash.digest('hex')}`;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A file held open: it can be read even when its name is gone by then. */
+export class OpenFile {
+  #fd: number | undefined;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Undefined when the file is gone. */
+  static open(absolute: ByteString): OpenFile | undefined {
+    const fd = openRegular(absolute);
+    return fd === undefined ? undefined : new OpenFile(fd);
+  }
+
+  /** The pieces of the file from its beginning to wherever it ends when the end is reached; then it is closed. */
+  *pieces(): Generator<Buffer> {
+    const fd = this.#fd;
+    if (fd === undefined) throw new TypeError('this file is closed');
+    try {
+      // One byte more than the file has: a read that comes back short has reached the end.
+      const pieceBytes = Math.min(fstatSync(fd).size + 1, READ_BYTES);
+      for (let length = pieceBytes; length === pieceBytes;) {
+        const piece = Buffer.allocUnsafe(pieceBytes);
+        length = readSync(fd, piece);
+        if (length > 0) yield piece.subarray(0, length);
+      }
+    } finally {
+      this.close();
+    }
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+}
+
+/** The pieces of a file; of one that is gone, none. */
+export function* readPieces(absolute: ByteString): Generator<Buffer> {
+  yield* OpenFile.open(absolute)?.pieces() ?? [];
+}
+
+/** Through no symlink, and without waiting for anybody to write into a fifo, that took the file's place meanwhile. */
+function openRegular(absolute: ByteString): number | undefined {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let fd: number;
+  try {
+    fd = openSync(toFsPath(absolute), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw describeSystemError(error, `reading ${toText(absolute)}`);
+  }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  return undefined;
+}

@@ -1,0 +1,113 @@
+import { readdirSync, readlinkSync, type BigIntStats } from 'node:fs';
+
+import type { FileStamp } from '../../index/stat-cache.ts';
+import { fromBytes, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import type { EntryType, Xattrs } from '../../store/entry.ts';
+import { describeSystemError, errnoOf } from '../../store/errors.ts';
+import { readXattrs } from '../../store/syscalls.ts';
+import type { TreeNode } from './tree.ts';
+
+/** An object on disk in the words of a tree, without its place in it. */
+export interface DiskNode extends Omit<TreeNode, 'name'> {
+  /** What identifies this state of the file; the stat cache compares it. */
+  stamp: FileStamp;
+}
+
+/** Something that is not saved, and why: said, never silent. */
+export interface Skipped {
+  path: ByteString;
+  reason: 'socket' | 'nested mount' | 'name too long' | 'unknown file type' | 'it disappeared meanwhile';
+}
+
+const NSEC = 1_000_000_000n;
+
+/** Owner of the workspace's root: recorded as 0, so that a checkpoint does not depend on who saved it. */
+export interface Owner {
+  uid: number;
+  gid: number;
+}
+
+export function ownerOf(stat: BigIntStats): Owner {
+  return { uid: Number(stat.uid), gid: Number(stat.gid) };
+}
+
+/** Metadata of one object, from its `lstat`. Reads the link target and the extended attributes. */
+export function describe(absolute: ByteString, stat: BigIntStats, type: EntryType, owner: Owner): DiskNode {
+  const xattrs = savedXattrs(absolute);
+  const isFile = type === 'file';
+  return {
+    type,
+    mode: type === 'symlink' ? 0o777 : Number(stat.mode & 0o7777n),
+    uid: Number(stat.uid) === owner.uid ? 0 : Number(stat.uid),
+    gid: Number(stat.gid) === owner.gid ? 0 : Number(stat.gid),
+    ...timeOf(stat),
+    sizeBytes: isFile ? Number(stat.size) : 0,
+    stamp: stampOf(stat),
+    ...(type === 'symlink' && { link: fromBytes(readlinkSync(toFsPath(absolute), { encoding: 'buffer' })) }),
+    ...((type === 'char' || type === 'block') && { rdev: deviceOf(stat.rdev) }),
+    ...(xattrs && { xattrs }),
+    ...(type !== 'dir' && stat.nlink > 1n && { linkKey: `${stat.dev}:${stat.ino}` }),
+  };
+}
+
+function timeOf(stat: BigIntStats): { mtimeSec: number; mtimeNsec: number } {
+  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC; // a time before 1970 counts its nanoseconds forward, too
+  return { mtimeSec: Number((stat.mtimeNs - nsec) / NSEC), mtimeNsec: Number(nsec) };
+}
+
+export function stampOf(stat: BigIntStats): FileStamp {
+  return {
+    dev: Number(stat.dev),
+    ino: Number(stat.ino),
+    sizeBytes: Number(stat.size),
+    ...timeOf(stat),
+    ctimeSec: Number(stat.ctimeNs / NSEC),
+    ctimeNsec: Number(stat.ctimeNs % NSEC),
+  };
+}
+
+/** @see makedev(3): the 64-bit encoding glibc and the kernel's stat use */
+function deviceOf(rdev: bigint): { major: number; minor: number } {
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n);
+  return { major: Number(major), minor: Number(minor) };
+}
+
+export function typeOf(stat: BigIntStats): EntryType | undefined {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'dir';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isFIFO()) return 'fifo';
+  if (stat.isCharacterDevice()) return 'char';
+  if (stat.isBlockDevice()) return 'block';
+  return undefined;
+}
+
+/** Attributes that belong to this machine or to a mount, not to the file. */
+const XATTRS_NOT_SAVED = /^(?:security\.(?:selinux|ima|evm)$|trusted\.overlay\.|user\.overlay\.|system\.nfs4_acl$)/;
+
+function savedXattrs(absolute: ByteString): Xattrs | undefined {
+  const all = readXattrs(absolute);
+  if (all === undefined) return undefined;
+  const saved = new Map([...all].filter(([name]) => !XATTRS_NOT_SAVED.test(name)).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return saved.size > 0 ? saved : undefined;
+}
+
+export function readNames(absolute: ByteString): ByteString[] {
+  try {
+    return readdirSync(toFsPath(absolute), { encoding: 'latin1' });
+  } catch (error) {
+    if (isGone(error)) return [];
+    throw describeSystemError(error, `listing ${toText(absolute)}`);
+  }
+}
+
+/**
+ * Whether an object that was there a moment ago is gone, or something else stands in its place: a parent that is no
+ * directory any more, a symlink or a fifo where a file was (`openRegular`), a file where a symlink was (`readlink`).
+ */
+export function isGone(error: unknown): boolean {
+  const code = errnoOf(error);
+  if (code === 'EINVAL') return (error as NodeJS.ErrnoException).syscall === 'readlink';
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO';
+}
