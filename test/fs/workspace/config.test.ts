@@ -86,8 +86,8 @@ test('loadConfig() expands variables in store, resolves it in the workspace, and
   process.env['BENTO_TEST_ROOT'] = '/somewhere';
   t.is((await load('store: ${BENTO_TEST_ROOT}/a\n')).store, '/somewhere/a');
   t.is((await load('store: $BENTO_TEST_ROOT/a\n')).store, '/somewhere/a');
-  const dir = dirWith('store: ../shared\n');
-  t.is((await loadConfig(dir)).config.store, join(dir, '../shared'));
+  const dir = dirWith('store: ../elsewhere\n');
+  t.is((await loadConfig(dir)).config.store, join(dir, '../elsewhere'));
   await t.throwsAsync(load('store: $BENTO_TEST_UNSET/a\n'), { message: /\$BENTO_TEST_UNSET, which is not set/ });
 });
 
