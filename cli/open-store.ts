@@ -1,4 +1,5 @@
 import { resolveExtensions } from '../extensions/resolve.ts';
+import { MountTable } from '../fs/mounts/mount-table.ts';
 import { treeSource, type TreeSource } from '../fs/tree/index-checkpoint.ts';
 import { isServed } from '../fs/mounts/mountinfo.ts';
 import { readBentoignore } from '../fs/workspace/bentoignore.ts';
@@ -42,7 +43,9 @@ export async function openSource(store: Store, ctx: Pick<Context, 'note'>): Prom
 
 /** Opens the workspace in a directory. @throws BentoError CONFIG_MISSING, CONFIG_INVALID, or NOT_MOUNTED for a fork */
 export async function loadWorkspace(dir: string, ctx: Pick<Context, 'home' | 'note'>): Promise<Workspace> {
-  const loaded = await loadConfig(dir);
+  const loaded = await loadConfig(dir).catch(async (error: unknown) => {
+    throw (await unmountedFork(dir)) ?? error;
+  });
   const id = await ensureId(loaded);
   const source = await openSource(storeOf(loaded.config), ctx);
   const setup = await layerSetup(loaded.config, loaded.dir, ctx);
@@ -53,6 +56,15 @@ export async function loadWorkspace(dir: string, ctx: Pick<Context, 'home' | 'no
     });
   }
   return workspace;
+}
+
+/** The empty directory of a fork that is not mounted has no bento.yaml, but that is not what is wrong with it. */
+async function unmountedFork(dir: string): Promise<BentoError | undefined> {
+  const record = await new MountTable(storeOf(undefined)).at(dir);
+  if (record === undefined || record.mounted) return undefined;
+  return new BentoError('NOT_MOUNTED', `${dir} is a fork of ${record.ref} that is not mounted`, {
+    hint: 'bento mounts --restore',
+  });
 }
 
 /** With `layers:` in bento.yaml the extensions are not asked for layers; `project` takes what is left in any case. */

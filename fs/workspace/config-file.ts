@@ -111,7 +111,7 @@ export async function readConfigText(dir: string): Promise<string> {
     await using file = await open(configPath(dir), constants.O_RDONLY | constants.O_NONBLOCK);
     return await readWhole(file);
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
+    if (!['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')) throw error;
     throw new BentoError('CONFIG_MISSING', `no bento.yaml found in ${dir}`, {
       hint: 'run `bento init` first',
       cause: error,

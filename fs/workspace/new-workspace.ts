@@ -5,7 +5,7 @@ import { fromText } from '../../store/byte-string.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import { utimensat } from '../../store/syscalls.ts';
-import type { CheckpointTree } from '../tree/checkpoint-tree.ts';
+import type { Tree } from '../tree/tree.ts';
 import { createConfig, renderNewConfig, updateConfig } from './config-file.ts';
 
 export interface NewWorkspace {
@@ -40,7 +40,7 @@ export async function describeNewWorkspace(checkpoint: Checkpoint, workspace: Ne
   writeFileSync(path, ['# Bento ignore patterns (restored from checkpoint)', '', ...ignore, ''].join('\n'));
 }
 
-/** Writing `bento.yaml` moved the time of the directory: it gets the checkpoint's back. */
-export function keepRootTime(dir: string, { root }: CheckpointTree): void {
+/** Writing `bento.yaml` moved the time of the directory: it gets back the one that the checkpoint has. */
+export function keepRootTime(dir: string, { root }: Pick<Tree, 'root'>): void {
   utimensat(fromText(dir), { mtime: { sec: root.mtimeSec, nsec: root.mtimeNsec } });
 }

@@ -91,6 +91,19 @@ function statIfAny(dir: string): Stats | undefined {
   }
 }
 
+function makeDirectory(dir: string): void {
+  try {
+    mkdirSync(dir);
+  } catch (error) {
+    const described = describeSystemError(error, `making ${dir}`);
+    if (described instanceof BentoError) throw described;
+    throw new BentoError('TARGET_INVALID', `${dir} cannot be made: ${(error as Error).message}`, {
+      hint: 'choose another place',
+      cause: error,
+    });
+  }
+}
+
 /** @returns whether the directory was made here */
 function makeEmptyDirectory(dir: string): boolean {
   const stat = statIfAny(dir);
@@ -98,7 +111,7 @@ function makeEmptyDirectory(dir: string): boolean {
     if (!existsSync(dirname(dir))) {
       throw new BentoError('TARGET_INVALID', `${dirname(dir)} does not exist`, { hint: `mkdir -p ${dirname(dir)}` });
     }
-    mkdirSync(dir);
+    makeDirectory(dir);
     return true;
   }
   if (!stat.isDirectory())

@@ -7,6 +7,7 @@ import type { Change } from '../tree/diff-trees.ts';
 import { PathFinder } from '../tree/tree.ts';
 import { updateConfig } from './config-file.ts';
 import { readGitState } from './git-state.ts';
+import { keepRootTime } from './new-workspace.ts';
 import type { Skipped } from '../tree/disk-node.ts';
 import { packLayer, type PackedLayer, type SaveEvent } from './pack-layers.ts';
 import { isWorthSaving, planLayers, type LayerPlan } from './plan-layers.ts';
@@ -73,6 +74,7 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
   const tags = [...new Set([options.tag ?? `cp-${sequence}`, 'latest'])];
   await workspace.layout.setTags(tags, made.manifest);
   await updateConfig(workspace.dir, { head: made.manifest.digest });
+  keepRootTime(workspace.dir, tree);
   workspace.config.head = made.manifest.digest;
   return {
     saved: true,
