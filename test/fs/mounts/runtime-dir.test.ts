@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { once } from 'node:events';
@@ -38,6 +38,7 @@ test.serial('runtimeDir() gives a socket path that can be listened on, however l
   mkdirSync(deep, { mode: 0o700 });
   useRuntimeFolder(t, deep);
   const { socket, dir } = runtimeDir(join(folder, 'store'));
+  t.teardown(() => rmSync(dir, { recursive: true })); // it lies outside the folder of the test
   t.true(Buffer.byteLength(socket) <= 107, socket);
   t.deepEqual(readdirSync(deep), []);
   const server = createServer();
