@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { open, readdir, rename, rm } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 
@@ -13,9 +13,21 @@ export async function syncDir(dir: string): Promise<void> {
   }
 }
 
+const TEMPORARY_PREFIX = '.tmp-';
+
+/** Removes what processes that were killed left behind. Only where nobody else can be writing now. */
+export async function removeTemporaries(dir: string): Promise<void> {
+  const names = await readdir(dir);
+  await Promise.all(
+    names
+      .filter((name) => name.startsWith(TEMPORARY_PREFIX))
+      .map(async (name) => await rm(join(dir, name), { force: true })),
+  );
+}
+
 /** A fresh name beside `path`, for the temporary file of an atomic write. */
 export function temporaryBeside(path: string): string {
-  return join(dirname(path), `.tmp-${process.pid}-${randomBytes(6).toString('hex')}`);
+  return join(dirname(path), `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(6).toString('hex')}`);
 }
 
 /**

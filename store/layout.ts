@@ -3,7 +3,7 @@ import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Digest } from './digest.ts';
-import { writeFileDurably } from './durable.ts';
+import { removeTemporaries, writeFileDurably } from './durable.ts';
 import { BentoError, errnoOf } from './errors.ts';
 import { lockFile, type Lock } from './lock.ts';
 import { KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
@@ -43,9 +43,14 @@ export class Layout {
     }
   }
 
-  /** Serialises everything that makes a checkpoint of this workspace; taken before anything is read. */
+  /**
+   * Serialises everything that makes a checkpoint of this workspace; taken before anything is read. Whoever gets it clears
+   * away what a killed save left half-written.
+   */
   async lockForSaving(onWait?: () => void): Promise<Lock> {
-    return await lockFile(join(this.dir, '.save-lock'), onWait);
+    const lock = await lockFile(join(this.dir, '.save-lock'), onWait);
+    await removeTemporaries(this.ingestDir); // layers are written under this lock alone
+    return lock;
   }
 
   /** The listed manifests as they stand in `index.json`; empty for a workspace without checkpoints. */

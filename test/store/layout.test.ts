@@ -73,6 +73,14 @@ test('ensure() finishes what a killed process began: a link to the blobs but no 
   t.true(existsSync(join(layout.dir, 'oci-layout')));
 });
 
+test('lockForSaving() clears away what a killed save left, and nothing else', async (t) => {
+  const layout = new Layout(newFolder(t), 'ws-test');
+  await layout.ensure();
+  for (const name of ['.tmp-1-abc', 'somebody-elses']) writeFileSync(join(layout.ingestDir, name), 'half a layer');
+  using _lock = await layout.lockForSaving();
+  t.deepEqual(readdirSync(layout.ingestDir), ['somebody-elses']);
+});
+
 test('setTags() moves a tag; the manifest that lost it stays listed once, untagged', async (t) => {
   const layout = newLayout(t);
   await layout.setTags(['a', 'b'], ONE);
