@@ -15,7 +15,6 @@ export interface ProgressEvent {
 const REDRAW_MS = 100;
 const CLEAR_LINE = '\r\x1b[2K';
 const SIZE_UNITS = ['KB', 'MB', 'GB'];
-const SHORT_DIGEST_LENGTH = 'sha256:'.length + 12;
 
 /** Colours for one stream: plain text unless it is a terminal that wants them. */
 export function colorsFor(stream: { isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): Colors {
@@ -33,11 +32,6 @@ export function formatSize(sizeBytes: number): string {
     unit++;
   }
   return `${size.toFixed(1)}${SIZE_UNITS[unit] ?? ''}`;
-}
-
-/** `sha256:` and 12 digits, then `...`. */
-export function shortDigest(digest: string): string {
-  return digest.length <= SHORT_DIGEST_LENGTH ? digest : `${digest.slice(0, SHORT_DIGEST_LENGTH)}...`;
 }
 
 /** Text from outside (a file name, an answer of a registry) on one line and unable to steer the terminal. */

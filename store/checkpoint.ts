@@ -100,7 +100,7 @@ function metaOf(config: ImageConfig): CheckpointMeta {
 }
 
 /** A count that somebody else wrote: 0 where it is none. */
-function countOf(text: string | undefined): number {
+export function countOf(text: string | undefined): number {
   const count = Number(text ?? 0);
   return Number.isSafeInteger(count) && count >= 0 ? count : 0;
 }

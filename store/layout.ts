@@ -49,7 +49,12 @@ export class Layout {
    */
   async lockForSaving(onWait?: () => void): Promise<Lock> {
     const lock = await lockFile(join(this.dir, '.save-lock'), onWait);
-    await removeTemporaries(this.ingestDir); // layers are written under this lock alone
+    try {
+      await removeTemporaries(this.ingestDir); // layers are written under this lock alone
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
     return lock;
   }
 

@@ -260,7 +260,6 @@ export function mkfifo(path: RawPath, permissions: number): void {
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
-export const RENAME_WHITEOUT = 4;
 
 /** @throws EEXIST with RENAME_NOREPLACE; EINVAL where the filesystem does not know the flag */
 export function renameat2(from: RawPath, to: RawPath, flags: number): void {
@@ -273,22 +272,11 @@ export function renameat2(from: RawPath, to: RawPath, flags: number): void {
 export const MS_RDONLY = 1;
 export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
-export const MS_NOEXEC = 8;
-export const MS_REMOUNT = 32;
-export const MS_NOSYMFOLLOW = 256;
 export const MS_NOATIME = 1024;
-export const MS_NODIRATIME = 2048;
 export const MS_BIND = 4096;
-export const MS_MOVE = 8192;
-export const MS_REC = 16_384;
-export const MS_PRIVATE = 2 ** 18;
-export const MS_SLAVE = 2 ** 19;
-export const MS_SHARED = 2 ** 20;
 
-export const MNT_FORCE = 1;
 /** Lazy: gone from the tree at once, ended when the last user leaves. */
 export const MNT_DETACH = 2;
-export const MNT_EXPIRE = 4;
 export const UMOUNT_NOFOLLOW = 8;
 
 const mountCall = declare('mount', 'int', ['void*', 'void*', 'void*', 'ulong', 'void*']);

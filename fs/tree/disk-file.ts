@@ -7,6 +7,8 @@ import { describeSystemError } from '../../store/errors.ts';
 import { isGone } from './disk-node.ts';
 
 const READ_BYTES = 1 << 20;
+/** Hashing keeps nothing of what it reads, so all files go through one buffer. */
+const HASHED_PIECE = Buffer.allocUnsafeSlow(READ_BYTES);
 
 /** Hashes a file as it is now. Undefined when it is gone. */
 export function hashFile(absolute: ByteString): Digest | undefined {
@@ -14,9 +16,9 @@ export function hashFile(absolute: ByteString): Digest | undefined {
   if (fd === undefined) return undefined;
   try {
     const hash = createHash('sha256');
-    const piece = Buffer.allocUnsafe(READ_BYTES);
-    for (let length = readSync(fd, piece); length > 0; length = readSync(fd, piece))
-      hash.update(piece.subarray(0, length));
+    for (let length = readSync(fd, HASHED_PIECE); length > 0; length = readSync(fd, HASHED_PIECE)) {
+      hash.update(HASHED_PIECE.subarray(0, length));
+    }
     return `sha256:${hash.digest('hex')}`;
   } finally {
     closeSync(fd);
@@ -58,11 +60,6 @@ export class OpenFile {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
   }
-}
-
-/** The pieces of a file; of one that is gone, none. */
-export function* readPieces(absolute: ByteString): Generator<Buffer> {
-  yield* OpenFile.open(absolute)?.pieces() ?? [];
 }
 
 /** Through no symlink, and without waiting for anybody to write into a fifo, that took the file's place meanwhile. */

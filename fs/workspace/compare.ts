@@ -1,19 +1,16 @@
-import { hashFile, readPieces } from '../tree/disk-file.ts';
 import { LiveTree } from './live-tree.ts';
-import { StatCache } from '../../index/stat-cache.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import { ContentReader } from '../tree/content-reader.ts';
-import type { CheckpointTree } from '../tree/checkpoint-tree.ts';
-import { type CheckpointNode } from '../tree/checkpoint-tree.ts';
+import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
 import { compileIgnore, type LayerRule } from './patterns.ts';
 import { isWorthSaving } from './plan-layers.ts';
 import { Titles } from './titles.ts';
-import type { WorkNode, WorkTree } from './work-tree.ts';
+import { openContent, WorkDigests, type WorkNode, type WorkTree } from './work-tree.ts';
 
 /** One side of a comparison: a checkpoint, a workspace, or any directory. */
 export interface Side {
@@ -22,6 +19,8 @@ export interface Side {
   tree: Tree;
   /** Digest of a file's content, read if it is not known. */
   digest(path: ByteString, node: SideNode): Digest | undefined;
+  /** Keeps the digests that had to be read. */
+  remember(): void;
   /** A file's bytes. */
   content(path: ByteString, node: SideNode): Iterable<Buffer>;
   /** Which layer a path belongs to. */
@@ -43,6 +42,7 @@ export function checkpointSide(
     label,
     tree,
     digest: (_, node) => node.digest,
+    remember: () => undefined,
     content: (_, node) => reader.pieces((node as CheckpointNode).id),
     title: (_, node) => titleOf(node as CheckpointNode),
     titles: [...new Set(checkpoint.layers.map((layer) => layer.title))],
@@ -55,20 +55,15 @@ export interface WorkSideOptions {
 }
 
 export function workSide(source: TreeSource, tree: WorkTree, { label, rules }: WorkSideOptions): Side {
-  const cache = new StatCache(source.index, tree.absolute(''));
+  const digests = new WorkDigests(source, tree);
   const reader = new ContentReader(source.store, source.entries);
   const titles = new Titles(source.entries, [], rules);
-  const digestOnDisk = (path: ByteString, { stamp }: WorkNode): Digest | undefined =>
-    (stamp && cache.digestOf(path, stamp)) ?? hashFile(tree.absolute(path));
-  const content = (path: ByteString, node: WorkNode): Iterable<Buffer> =>
-    node.stamp === undefined && node.lower !== undefined
-      ? reader.pieces(node.lower.id)
-      : readPieces(tree.absolute(path));
   return {
     label,
-    tree: tree,
-    digest: (path, node) => node.digest ?? digestOnDisk(path, node as WorkNode),
-    content: (path, node) => content(path, node as WorkNode),
+    tree,
+    digest: (path, node) => digests.of(path, node as WorkNode),
+    remember: () => digests.remember(),
+    content: (_, node) => openContent(tree, node as WorkNode, reader)?.pieces() ?? [],
     title: (path, node) => titles.titleFor(path, node.type === 'dir'),
     titles: titles.order,
   };
@@ -91,6 +86,8 @@ export function compareSides(before: Side, after: Side): TitleComparison[] {
   const changes = diffTrees(before.tree, after.tree, {
     sameContent: (path, b, a) => before.digest(path, b) === after.digest(path, a),
   }).filter(isWorthSaving);
+  before.remember();
+  after.remember();
   const groups = new Map<string, Change[]>([...before.titles, ...after.titles].map((title) => [title, []]));
   const empty = emptyDirectories(changes);
   for (const change of changes) {

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync, type Stats } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 
-import { StatCache } from '../../index/stat-cache.ts';
 import { fromText, parentPath, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
@@ -11,12 +10,11 @@ import { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { updateConfig } from './config-file.ts';
-import { hashFile } from '../tree/disk-file.ts';
 import { describeNewWorkspace, keepRootTime } from './new-workspace.ts';
 import { isWorthSaving } from './plan-layers.ts';
 import { applyRestore, materialise, planRestore } from './restore.ts';
 import { makeCheckpoint, type SaveOptions } from './save.ts';
-import { diffWorkspace, type WorkNode, type WorkTree } from './work-tree.ts';
+import { diffWorkspace, WorkDigests, type WorkNode, type WorkTree } from './work-tree.ts';
 import { openHead, readWorkTree, rereadConfig, type OpenCheckpoint, type Workspace } from './workspace.ts';
 
 /** Which titles to restore; undefined is all of them. */
@@ -190,13 +188,12 @@ async function backUp(
 
 /** From what is on disk to what is wanted. What the backup hashed is not read again. */
 function changesTo(workspace: Workspace, tree: WorkTree, opened: OpenCheckpoint): Change<WorkNode, CheckpointNode>[] {
-  const cache = new StatCache(workspace.source.index, tree.absolute(''));
-  return diffTrees(tree, opened.tree, {
-    sameContent: (path, node, wanted) => {
-      const digest = node.digest ?? (node.stamp && cache.digestOf(path, node.stamp)) ?? hashFile(tree.absolute(path));
-      return digest === wanted.digest;
-    },
+  const digests = new WorkDigests(workspace.source, tree);
+  const changes = diffTrees(tree, opened.tree, {
+    sameContent: (path, node, wanted) => digests.of(path, node) === wanted.digest,
   });
+  digests.remember();
+  return changes;
 }
 
 /** With a filter, only what the chosen titles hold is touched, and the directories on the way to it. */

@@ -29,8 +29,11 @@ export interface LayerAssigner {
 
 export const NO_LAYER = -1;
 
+/** Where an in-place open keeps new contents until all of them are there; beside what they will replace. */
+export const STAGING_NAME = '.bento-restore';
+
 /** bento's own files never go into a layer: the config travels in the image's metadata. */
-const BUILT_IN_IGNORES = ['/bento.yaml', '/.bentoignore', '/.bento.yaml.*.tmp', '/.bento-restore'];
+const BUILT_IN_IGNORES = ['/bento.yaml', '/.bentoignore', '/.bento.yaml.*.tmp', `/${STAGING_NAME}`];
 
 /** Patterns may come from someone else's checkpoint; these keep the regular expressions behind them tame. */
 const PATTERN_BYTES_MAX = 4096;

@@ -7,10 +7,8 @@ import type { ContentReader } from '../tree/content-reader.ts';
 import type { Change } from '../tree/diff-trees.ts';
 import { walkTree, type Tree, type TreeNode } from '../tree/tree.ts';
 import { ownerOf, readNames, type Owner } from '../tree/disk-node.ts';
+import { STAGING_NAME } from './patterns.ts';
 import { applyAttributes, createNode, linkNode } from './write-node.ts';
-
-/** New contents wait here, beside what they will replace, until all of them are there and verified. */
-export const STAGING_NAME = '.bento-restore';
 
 export interface RestoreOptions {
   reader: ContentReader;

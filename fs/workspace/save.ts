@@ -1,6 +1,6 @@
 import type { CheckpointMeta } from '../../store/checkpoint-meta.ts';
 import type { CheckpointLayer } from '../../store/checkpoint.ts';
-import { storeCheckpoint } from '../../store/checkpoint.ts';
+import { countOf, storeCheckpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
@@ -194,7 +194,8 @@ function withStackCount(layer: CheckpointLayer, count: number): CheckpointLayer 
 /** How many files the layers of one title show together. */
 export function stackFileCount(stack: readonly CheckpointLayer[]): number {
   const top = stack.at(-1);
-  return Number(top?.descriptor.annotations?.[STACK_FILE_COUNT] ?? top?.fileCount ?? 0);
+  const counted = top?.descriptor.annotations?.[STACK_FILE_COUNT];
+  return counted === undefined ? (top?.fileCount ?? 0) : countOf(counted);
 }
 
 export function reportTitles(layers: readonly CheckpointLayer[], written: readonly CheckpointLayer[]): TitleReport[] {

@@ -2,9 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { BentoError } from '../../store/errors.ts';
+import { RESERVED_STORE_NAMES } from '../../store/store.ts';
 
-/** Folders of the store root that are not workspaces. */
-const RESERVED_STORE_NAMES = ['blobs', 'cache', 'forks', 'mounts'];
 const STORE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** Whether a name can be a workspace id, that is: a folder under the store root. */

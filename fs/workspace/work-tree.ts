@@ -1,5 +1,6 @@
 import { StatCache, type FileStamp, type HashedFile } from '../../index/stat-cache.ts';
 import type { ByteString } from '../../store/byte-string.ts';
+import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import type { ContentReader } from '../tree/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
@@ -55,35 +56,49 @@ export const EMPTY_TREE: Tree<CheckpointNode> = {
 };
 
 /**
- * What a workspace changed against a checkpoint. Only files of equal size whose `stat` is new are read; what they hash to
- * is remembered for the next time.
+ * Digests of a workspace's files: those that are known, those remembered from when nothing `stat` tells was different, and
+ * the rest read now.
  */
+export class WorkDigests {
+  readonly #tree: WorkTree;
+  readonly #cache: StatCache;
+  readonly #startMs = Date.now();
+  readonly #hashed: HashedFile[] = [];
+
+  constructor(source: TreeSource, tree: WorkTree) {
+    this.#tree = tree;
+    this.#cache = new StatCache(source.index, tree.absolute(''));
+  }
+
+  /** Undefined for a file that vanished while it was looked at. */
+  of(path: ByteString, node: WorkNode): Digest | undefined {
+    const digest = node.digest ?? (node.stamp && this.#cache.digestOf(path, node.stamp)) ?? this.#read(path, node);
+    if (digest !== undefined) node.digest = digest;
+    return digest;
+  }
+
+  /** Keeps what was read for the next command. */
+  remember(): void {
+    if (this.#hashed.length > 0) this.#cache.remember(this.#hashed.splice(0), this.#startMs);
+  }
+
+  #read(path: ByteString, { stamp }: WorkNode): Digest | undefined {
+    const digest = hashFile(this.#tree.absolute(path));
+    if (digest !== undefined && stamp !== undefined) this.#hashed.push({ path, stamp, digest });
+    return digest;
+  }
+}
+
+/** What a workspace changed against a checkpoint. Only files of equal size whose `stat` is new are read. */
 export function diffWorkspace(
   source: TreeSource,
   before: CheckpointTree | undefined,
   after: WorkTree,
 ): Change<CheckpointNode, WorkNode>[] {
-  const cache = new StatCache(source.index, after.absolute(''));
-  const hashed: HashedFile[] = [];
-  const startMs = Date.now();
+  const digests = new WorkDigests(source, after);
   const changes = diffTrees(before ?? EMPTY_TREE, after, {
-    sameContent: (path, lower, node) => {
-      node.digest ??= digestOnDisk(path, node);
-      return node.digest === lower.digest;
-    },
+    sameContent: (path, lower, node) => digests.of(path, node) === lower.digest,
   });
-  if (hashed.length > 0) cache.remember(hashed, startMs);
+  digests.remember();
   return changes;
-
-  function digestOnDisk(path: ByteString, node: WorkNode): NonNullable<WorkNode['digest']> {
-    const known = node.stamp && cache.digestOf(path, node.stamp);
-    if (known !== undefined) return known;
-    const digest = hashFile(after.absolute(path));
-    if (digest === undefined) return NO_CONTENT;
-    if (node.stamp !== undefined) hashed.push({ path, stamp: node.stamp, digest });
-    return digest;
-  }
 }
-
-/** Of a file that vanished while it was looked at: equal to nothing. */
-const NO_CONTENT = `sha256:${'-'.repeat(64)}` as const;

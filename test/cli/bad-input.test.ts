@@ -161,44 +161,41 @@ test.serial('a workspace of another store root is no target', async (t) => {
   await assertAllFail(t, sandbox, [['open', 'cp-1', other]], { code: 'TARGET_INVALID', says: /another store/ });
 });
 
-test.serial('open() into a target that is not empty, is a file or has no parent changes nothing', async (t) => {
+/** A saved workspace, and beside it what no command may overwrite: a file, a directory that is not empty, a dangling link. */
+async function saveBesidePreciousFiles(t: ExecutionContext): Promise<Sandbox> {
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
   writeFileSync(sandbox.path('a-file'), 'precious\n');
   mkdirSync(sandbox.path('full'));
   writeFileSync(sandbox.path('full/precious'), 'precious\n');
   symlinkSync('nowhere', sandbox.path('dangling'));
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../full']], {
-    code: 'TARGET_NOT_EMPTY',
-    says: /full is not empty/,
-  });
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../a-file']], {
-    code: 'TARGET_INVALID',
-    says: /a-file is not a directory/,
-  });
-  await assertAllFail(t, sandbox, [['open', 'cp-1', '../no/parent']], {
-    code: 'TARGET_INVALID',
-    says: /\/no does not exist/,
-    hint: /mkdir -p/,
-  });
-  await assertUsable(t, sandbox);
-});
+  return sandbox;
+}
 
-// openInto() asks for the parent of the target only when stat() says ENOENT
-test.serial('open() into a target below a file: TARGET_INVALID', async (t) => {
-  const sandbox = newSandbox(t);
-  await saveSmallWorkspace(sandbox);
-  writeFileSync(sandbox.path('a-file'), 'precious\n');
-  assertFails(t, await sandbox.bento(['open', 'cp-1', '../a-file/x']), { code: 'TARGET_INVALID', says: /a-file/ });
-});
+test.serial(
+  'open() into a target that is not empty, is a file, lies below one or has no parent changes nothing',
+  async (t) => {
+    const sandbox = await saveBesidePreciousFiles(t);
+    await assertAllFail(t, sandbox, [['open', 'cp-1', '../full']], {
+      code: 'TARGET_NOT_EMPTY',
+      says: /full is not empty/,
+    });
+    await assertAllFail(t, sandbox, [['open', 'cp-1', '../a-file']], {
+      code: 'TARGET_INVALID',
+      says: /a-file is not a directory/,
+    });
+    await assertAllFail(t, sandbox, [['open', 'cp-1', '../no/parent']], {
+      code: 'TARGET_INVALID',
+      says: /\/no does not exist/,
+      hint: /mkdir -p/,
+    });
+    await assertAllFail(t, sandbox, [['open', 'cp-1', '../a-file/x']], { code: 'TARGET_INVALID', says: /a-file/ });
+    await assertUsable(t, sandbox);
+  },
+);
 
 test.serial('mount() and fork() on a bad mount point change nothing', async (t) => {
-  const sandbox = newSandbox(t);
-  await saveSmallWorkspace(sandbox);
-  writeFileSync(sandbox.path('a-file'), 'precious\n');
-  mkdirSync(sandbox.path('full'));
-  writeFileSync(sandbox.path('full/precious'), 'precious\n');
-  symlinkSync('nowhere', sandbox.path('dangling'));
+  const sandbox = await saveBesidePreciousFiles(t);
   const both = (target: string) => [
     ['mount', 'cp-1', target],
     ['fork', 'cp-1', target],

@@ -9,7 +9,8 @@ import { readCommandLine } from '../../cli/command-line.ts';
 import { type Command, defineCommand } from '../../cli/command.ts';
 import { findCommand } from '../../cli/registry.ts';
 import { reportError } from '../../cli/report.ts';
-import { colorsFor, formatProgress, formatSize, oneLine, shortDigest } from '../../cli/terminal.ts';
+import { colorsFor, formatProgress, formatSize, oneLine } from '../../cli/terminal.ts';
+import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 
 const MAIN = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
