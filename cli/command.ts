@@ -25,7 +25,7 @@ export interface CommandSpec<Options extends OptionSpecs, Data> {
   /** Lines for people, without the last newline; empty for none. */
   render(data: Data, ctx: Context<Options>): string;
   /** For commands whose result is a verdict, as in `diff --exit-code`; absent: 0. */
-  exitCode?(data: Data): number;
+  exitCode?(data: Data, ctx: Context<Options>): number;
 }
 
 /** Option name in camelCase to its description: `skipSecretScan` is the flag `--skip-secret-scan`. */
@@ -69,8 +69,8 @@ export interface Context<Options extends OptionSpecs = OptionSpecs> {
   progress(event: ProgressEvent): void;
   /** One line on stderr, with and without `--json`: warnings and remarks. */
   note(text: string): void;
-  /** For output that cannot wait for `render`, such as a stream or a long listing; never with `--json`. */
-  stdout(text: string): void;
+  /** For output that cannot wait for `render`, such as a stream or a long listing; bytes go out unchanged. Never with `--json`. */
+  stdout(output: string | Uint8Array): void;
   stderr(text: string): void;
 }
 

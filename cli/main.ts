@@ -51,21 +51,28 @@ async function dispatch(found: Found, line: CommandLine): Promise<number> {
 }
 
 async function runCommand(command: Command, words: string[]): Promise<number> {
-  const { parseArguments } = await import('./arguments.ts');
-  const parsed = parseArguments(command, words);
+  const parsed = withoutWords(command, words) ?? (await import('./arguments.ts')).parseArguments(command, words);
   if (parsed.help) return showHelp(command.name.split(' '));
   listenForSignals(command.handlesInterrupt === true);
   const ctx = contextFor(parsed);
   const data = await command.run(ctx);
   progressLine.clear();
   print(ctx.json ? JSON.stringify(data ?? null, null, 2) : command.render(data, ctx));
-  return command.exitCode?.(data) ?? 0;
+  return command.exitCode?.(data, ctx) ?? 0;
+}
+
+/** What the parser makes of no words at all, without loading it: `bento status` is run often. */
+function withoutWords({ args, options = {} }: Command, words: readonly string[]): ParsedArguments | undefined {
+  if (words.length > 0 || (args?.min ?? 0) > 0) return undefined;
+  const defaults = { boolean: false, string: undefined, number: undefined, list: [] };
+  const values = Object.entries(options).map(([name, { type }]): [string, unknown] => [name, defaults[type]]);
+  return { args: [], options: Object.fromEntries<unknown>(values), dir: '.', json: false, verbose: false, help: false };
 }
 
 function contextFor({ args, options, dir, json, verbose }: ParsedArguments): Context {
-  const write = (stream: NodeJS.WriteStream) => (text: string) => {
+  const write = (stream: NodeJS.WriteStream) => (output: string | Uint8Array) => {
     progressLine.clear();
-    stream.write(text);
+    stream.write(output);
   };
   const stderr = write(process.stderr);
   return {

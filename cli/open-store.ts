@@ -1,14 +1,11 @@
-import { resolveExtensions } from '../extensions/resolve.ts';
 import { MountTable } from '../fs/mounts/mount-table.ts';
 import { treeSource, type TreeSource } from '../fs/tree/index-checkpoint.ts';
 import { isServed } from '../fs/mounts/mountinfo.ts';
-import { readBentoignore } from '../fs/workspace/bentoignore.ts';
 import type { Config } from '../fs/workspace/config-types.ts';
 import { ensureId, loadConfig } from '../fs/workspace/config.ts';
-import { SHARED_UNDO_TAG, undoTag } from '../fs/workspace/open.ts';
 import type { LayerRule } from '../fs/workspace/patterns.ts';
 import { defaultStoreRoot, resolveStoreRoot } from '../fs/workspace/store-name.ts';
-import { openWorkspace, type LayerSetup, type Workspace } from '../fs/workspace/workspace.ts';
+import type { LayerSetup, Workspace } from '../fs/workspace/workspace.ts';
 import { IndexDatabase } from '../index/database.ts';
 import { parseDigest, shortDigest, type Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
@@ -17,7 +14,10 @@ import { parseRef } from '../store/ref.ts';
 import { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
 
-/** What a command works with: the wiring of folders that do not know each other. */
+/**
+ * What a command works with: the wiring of folders that do not know each other. What only a workspace needs is imported
+ * late: comparing two checkpoints, or tagging one, starts without it.
+ */
 
 /** The configuration of the directory a command is run in, or undefined when it is no workspace. */
 export async function findConfig(dir: string): Promise<Config | undefined> {
@@ -49,7 +49,9 @@ export async function loadWorkspace(dir: string, ctx: Pick<Context, 'home' | 'no
   const id = await ensureId(loaded);
   const source = await openSource(storeOf(loaded.config), ctx);
   const setup = await layerSetup(loaded.config, loaded.dir, ctx);
-  const workspace = await openWorkspace(source, { dir: loaded.dir, config: loaded.config, id, setup });
+  const { openWorkspace } = await import('../fs/workspace/workspace.ts');
+  const note = (line: string): void => ctx.note(line);
+  const workspace = await openWorkspace(source, { dir: loaded.dir, config: loaded.config, id, setup, note });
   if (workspace.fork !== undefined && !isServed(workspace.dir)) {
     throw new BentoError('NOT_MOUNTED', `the mount daemon of the fork ${workspace.dir} is gone`, {
       hint: '`bento mounts --restore` brings the fork back, with its changes',
@@ -69,6 +71,8 @@ async function unmountedFork(dir: string): Promise<BentoError | undefined> {
 
 /** With `layers:` in bento.yaml the extensions are not asked for layers; `project` takes what is left in any case. */
 async function layerSetup(config: Config, dir: string, ctx: Pick<Context, 'home' | 'note'>): Promise<LayerSetup> {
+  const { resolveExtensions } = await import('../extensions/resolve.ts');
+  const { readBentoignore } = await import('../fs/workspace/bentoignore.ts');
   const resolved = resolveExtensions(dir, ctx.home, config.extensions);
   for (const name of resolved.unknown) ctx.note(`note: no extension is called "${name}"`);
   const ownIgnore = [...config.ignore, ...(await readBentoignore(dir))];
@@ -121,6 +125,7 @@ export async function resolveRef(written: string, { store, config, dir }: RefCon
 }
 
 async function resolveUndo(own: Layout | undefined, dir: string): Promise<NamedCheckpoint> {
+  const { SHARED_UNDO_TAG, undoTag } = await import('../fs/workspace/open.ts');
   const tags = await own?.tags();
   const tag = [undoTag(dir), SHARED_UNDO_TAG].find((candidate) => tags?.has(candidate));
   const found = tag === undefined ? undefined : tags?.get(tag);

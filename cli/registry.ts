@@ -7,6 +7,7 @@ import type { Command } from './command.ts';
 export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   init: async () => (await import('./commands/init.ts')).init,
   save: async () => (await import('./commands/save.ts')).save,
+  status: async () => (await import('./commands/status.ts')).status,
   list: async () => (await import('./commands/list.ts')).list,
   inspect: async () => (await import('./commands/inspect.ts')).inspect,
   diff: async () => (await import('./commands/diff.ts')).diff,
@@ -17,6 +18,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   unmount: async () => (await import('./commands/unmount.ts')).unmount,
   fork: async () => (await import('./commands/fork.ts')).fork,
   close: async () => (await import('./commands/close.ts')).close,
+  gc: async () => (await import('./commands/gc.ts')).gc,
+  verify: async () => (await import('./commands/verify.ts')).verify,
 };
 
 /** Other names for commands and groups. */

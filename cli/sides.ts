@@ -1,15 +1,17 @@
 import { existsSync, realpathSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 
-import { MountTable } from '../fs/mounts/mount-table.ts';
-import type { TreeSource } from '../fs/tree/index-checkpoint.ts';
-import { checkpointSide, directorySide, workSide, type Side } from '../fs/workspace/compare.ts';
-import { openCheckpoint, readWorkTree, type Workspace } from '../fs/workspace/workspace.ts';
+import { MountTable, type MountStatus } from '../fs/mounts/mount-table.ts';
+import { openTree, type TreeSource } from '../fs/tree/index-checkpoint.ts';
+import { nodeAt } from '../fs/tree/tree.ts';
+import { checkpointSide, partOf, type Side } from '../fs/workspace/compare.ts';
 import { fromText } from '../store/byte-string.ts';
+import type { Digest } from '../store/digest.ts';
 import type { Context } from './command.ts';
 import {
   findConfig,
   loadWorkspace,
+  openSource,
   resolveDefault,
   resolveRef,
   storeOf,
@@ -29,21 +31,29 @@ export class SideFinder {
     this.#ctx = ctx;
   }
 
-  /** A reference, or a directory: what is mounted there, the workspace it is, or simply its files. */
+  /**
+   * A reference, or a directory: what is mounted there, the workspace it is, a part of either, or simply its files. What
+   * bento mounted is answered from the index; nobody walks through the mount.
+   */
   async find(written: string): Promise<Side> {
     if (!isDirectoryArgument(written)) return await this.#checkpoint(await resolveRef(written, this.#context));
     const dir = realpathSync(written);
-    const mounted = await new MountTable(this.#source.store).at(dir);
-    if (mounted?.kind === 'mount') {
-      return checkpointSide(this.#source, written, await openCheckpoint(this.#source, mounted.manifest));
+    const mounted = await this.#mountAround(dir);
+    if (mounted?.record.kind === 'mount') {
+      const side = await checkpointOf(mounted.source, written, mounted.record.manifest);
+      return part(side, mounted.record.target, dir) ?? (await this.#directory(dir, written));
     }
-    if (existsSync(join(dir, 'bento.yaml'))) return await this.workspace(dir, written);
-    return directorySide(this.#source, fromText(dir), written);
+    const root = workspaceAround(dir, mounted?.record.target);
+    const side = root === undefined ? undefined : part(await this.workspace(root, written), root, dir);
+    return side ?? (await this.#directory(dir, written));
   }
 
   async workspace(dir: string, label: string): Promise<Side> {
+    const { readWorkTree } = await import('../fs/workspace/workspace.ts');
+    const { workSide } = await import('../fs/workspace/work-side.ts');
     const workspace = await loadWorkspace(dir, this.#ctx);
-    return await workspaceSide(workspace, label);
+    const { source, setup } = workspace;
+    return workSide(source, await readWorkTree(workspace), { label, rules: setup.rules });
   }
 
   async head(): Promise<Side> {
@@ -51,13 +61,47 @@ export class SideFinder {
   }
 
   async #checkpoint({ digest, label }: NamedCheckpoint): Promise<Side> {
-    return checkpointSide(this.#source, label, await openCheckpoint(this.#source, digest));
+    return await checkpointOf(this.#source, label, digest);
+  }
+
+  async #directory(dir: string, label: string): Promise<Side> {
+    const { directorySide } = await import('../fs/workspace/work-side.ts');
+    return directorySide(this.#source, fromText(dir), label);
+  }
+
+  /** The innermost mount or fork a directory is in, of the store at hand or of the user's own. */
+  async #mountAround(dir: string): Promise<{ source: TreeSource; record: MountStatus } | undefined> {
+    const own = innermost(await new MountTable(this.#source.store).list(), dir);
+    if (own !== undefined) return { source: this.#source, record: own };
+    const other = storeOf(undefined);
+    if (other.root === this.#source.store.root || !existsSync(other.root)) return undefined;
+    const record = innermost(await new MountTable(other).list(), dir);
+    return record && { source: await openSource(other, this.#ctx), record };
   }
 }
 
-async function workspaceSide(workspace: Workspace, label: string): Promise<Side> {
-  const { source, setup } = workspace;
-  return workSide(source, await readWorkTree(workspace), { label, rules: setup.rules });
+async function checkpointOf(source: TreeSource, label: string, digest: Digest): Promise<Side> {
+  const checkpoint = await source.store.loadCheckpoint(digest);
+  return checkpointSide(source, label, { checkpoint, tree: await openTree(source, checkpoint) });
+}
+
+/** What of a side is in a directory at or below its root; undefined when the side leaves that out. */
+function part(side: Side, root: string, dir: string): Side | undefined {
+  const path = fromText(relative(root, dir));
+  if (path === '') return side;
+  const node = nodeAt(side.tree, path);
+  return node?.type === 'dir' ? partOf(side, path, node) : undefined;
+}
+
+function innermost(records: readonly MountStatus[], dir: string): MountStatus | undefined {
+  const around = records.filter(({ target }) => dir === target || dir.startsWith(`${target}/`));
+  return around.sort((a, b) => b.target.length - a.target.length)[0];
+}
+
+/** The nearest directory upwards that is a workspace. A fork is one even when it is not mounted and so looks empty. */
+function workspaceAround(dir: string, fork: string | undefined): string | undefined {
+  if (existsSync(join(dir, 'bento.yaml')) || dir === fork) return dir;
+  return dirname(dir) === dir ? undefined : workspaceAround(dirname(dir), fork);
 }
 
 /** Whether an argument that may be a reference or a directory is meant as a directory. */

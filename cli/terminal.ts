@@ -10,9 +10,13 @@ export interface ProgressEvent {
   done?: number;
   total?: number;
   unit?: 'items' | 'bytes';
+  /** Shown beside them, such as the bytes behind a count of files. */
+  remark?: string;
 }
 
 const REDRAW_MS = 100;
+/** The time left is only guessed once this much has been seen of the step. */
+const GUESS_MS_MIN = 1000;
 const CLEAR_LINE = '\r\x1b[2K';
 const SIZE_UNITS = ['KB', 'MB', 'GB'];
 
@@ -45,16 +49,23 @@ export class ProgressLine {
   readonly #stream: WriteStream;
   #drawnAtMs = -Infinity;
   #isShown = false;
+  /** The step being shown: when and where it began. */
+  #step: { label: string; startMs: number; startDone: number } | undefined;
 
   constructor(stream: WriteStream) {
     this.#stream = stream;
   }
 
   update(event: ProgressEvent, nowMs = performance.now()): void {
-    if (!this.#stream.isTTY || nowMs - this.#drawnAtMs < REDRAW_MS) return;
+    if (!this.#stream.isTTY) return;
+    if (this.#step?.label !== event.label) {
+      this.#step = { label: event.label, startMs: nowMs, startDone: event.done ?? 0 };
+    }
+    if (nowMs - this.#drawnAtMs < REDRAW_MS) return;
     this.#drawnAtMs = nowMs;
     this.#isShown = true;
-    this.#stream.write(CLEAR_LINE + formatProgress(event).slice(0, this.#stream.columns - 1));
+    const line = formatProgress(event, secondsLeft(event, this.#step, nowMs));
+    this.#stream.write(CLEAR_LINE + line.slice(0, this.#stream.columns - 1));
   }
 
   /** Before anything else is printed. */
@@ -66,9 +77,31 @@ export class ProgressLine {
   }
 }
 
-/** `Packing deps: 120/3000` or `Fetching: 1.5MB/12.0MB`. */
-export function formatProgress({ label, done, total, unit }: ProgressEvent): string {
-  const show = (amount: number) => (unit === 'bytes' ? formatSize(amount) : String(amount));
+/** As the step has gone so far; undefined while that says little. */
+function secondsLeft(
+  { done, total }: ProgressEvent,
+  step: { startMs: number; startDone: number },
+  nowMs: number,
+): number | undefined {
+  const passedMs = nowMs - step.startMs;
+  const advanced = (done ?? 0) - step.startDone;
+  if (done === undefined || total === undefined || passedMs < GUESS_MS_MIN || advanced <= 0) return undefined;
+  return (passedMs / 1000) * ((total - done) / advanced);
+}
+
+/** `Packing deps: 120/3000 (1.5MB), 4 s left` or `Fetching: 1.5MB/12.0MB`. */
+export function formatProgress({ label, done, total, unit, remark }: ProgressEvent, leftSec?: number): string {
+  const show = (amount: number): string => (unit === 'bytes' ? formatSize(amount) : String(amount));
   if (done === undefined) return oneLine(`${label}...`);
-  return oneLine(`${label}: ${show(done)}${total === undefined ? '' : `/${show(total)}`}`);
+  const beside = remark === undefined ? '' : ` (${remark})`;
+  const left = leftSec === undefined ? '' : `, ${formatSeconds(leftSec)} left`;
+  return oneLine(`${label}: ${show(done)}${total === undefined ? '' : `/${show(total)}`}${beside}${left}`);
+}
+
+/** `4 s`, `3 min 20 s`, `2 h 5 min`. */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }

@@ -6,7 +6,15 @@ import type { Chunk } from '../store/entry.ts';
 import { BentoError } from '../store/errors.ts';
 import type { IndexDatabase } from './database.ts';
 import type { LayerKind } from './layer-index.ts';
-import { decodeRow, entryId, ROOT_POSITION, type EntryRow, type RawEntryRow } from './rows.ts';
+import {
+  decodeRow,
+  ENTRY_COLUMNS,
+  entryId,
+  POSITION_SPAN,
+  ROOT_POSITION,
+  type EntryRow,
+  type RawEntryRow,
+} from './rows.ts';
 
 /** A layer the index knows. */
 export interface IndexedLayer {
@@ -17,6 +25,16 @@ export interface IndexedLayer {
   contentBytes: number;
   /** Some hard link in it names a file of the layers below, whatever that is there. */
   hasLowerLinks: boolean;
+}
+
+export type ChunkPlace = Pick<Chunk, 'blobOffset' | 'blobBytes' | 'innerOffset'>;
+
+interface OnlyChunkRow {
+  size: number;
+  digest: Buffer | null;
+  blob_offset: number | null;
+  blob_bytes: number | null;
+  inner_offset: number | null;
 }
 
 interface RawChunkRow {
@@ -36,7 +54,7 @@ export class Entries {
   readonly #children: Statement<[number], RawEntryRow>;
   readonly #linked: Statement<[number], RawEntryRow>;
   readonly #chunks: Statement<[number], RawChunkRow>;
-  readonly #onlyChunk: Statement<[number], RawEntryRow>;
+  readonly #onlyChunk: Statement<[number], OnlyChunkRow>;
   readonly #layer: Statement<
     [string],
     { number: number; digest: Digest; kind: LayerKind; entry_count: number; content_bytes: number; lower_links: number }
@@ -46,12 +64,18 @@ export class Entries {
   constructor(index: IndexDatabase) {
     const { db } = index;
     this.#index = index;
-    this.#byId = db.prepare('SELECT * FROM entries WHERE id = ?');
-    this.#child = db.prepare('SELECT * FROM entries WHERE parent = ? AND name = ?');
-    this.#children = db.prepare('SELECT * FROM entries WHERE parent = ? ORDER BY name');
-    this.#linked = db.prepare('SELECT * FROM entries WHERE target = ?');
+    this.#byId = db.prepare<[number], RawEntryRow>(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE id = ?`).raw();
+    this.#child = db
+      .prepare<[number, string], RawEntryRow>(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE parent = ? AND name = ?`)
+      .raw();
+    this.#children = db
+      .prepare<[number], RawEntryRow>(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE parent = ? ORDER BY name`)
+      .raw();
+    this.#linked = db.prepare<[number], RawEntryRow>(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE target = ?`).raw();
     this.#chunks = db.prepare('SELECT * FROM chunks WHERE entry = ? ORDER BY file_offset');
-    this.#onlyChunk = db.prepare('SELECT * FROM entries WHERE id = ? AND blob_offset IS NOT NULL');
+    this.#onlyChunk = db.prepare(
+      'SELECT size, digest, blob_offset, blob_bytes, inner_offset FROM entries WHERE id = ? AND blob_offset IS NOT NULL',
+    );
     this.#layer = db.prepare('SELECT * FROM layers WHERE digest = ?');
     this.#layerDigest = db.prepare('SELECT digest, kind FROM layers WHERE number = ?');
   }
@@ -109,6 +133,19 @@ export class Entries {
     return names.join('/');
   }
 
+  /** Where in its layer the only chunk of each file lies that has one, read at once: for those who want nearly all. */
+  onlyChunks(layer: number): Map<number, ChunkPlace> {
+    const rows = this.#index.db
+      .prepare<[number, number], [id: number, blobOffset: number, blobBytes: number, innerOffset: number]>(
+        'SELECT id, blob_offset, blob_bytes, inner_offset FROM entries WHERE id > ? AND id < ? AND blob_offset IS NOT NULL',
+      )
+      .raw()
+      .all(entryId(layer, 0), entryId(layer, POSITION_SPAN - 1));
+    return new Map(
+      rows.map(([id, blobOffset, blobBytes, innerOffset]) => [id, { blobOffset, blobBytes, innerOffset }]),
+    );
+  }
+
   /** Where a file's bytes lie, in order; empty for an empty file. */
   chunks(id: number): Chunk[] {
     const only = this.#onlyChunk.get(id);
@@ -124,7 +161,7 @@ export class Entries {
   }
 }
 
-function onlyChunkOf(row: RawEntryRow): Chunk {
+function onlyChunkOf(row: OnlyChunkRow): Chunk {
   return {
     fileOffset: 0,
     sizeBytes: row.size,

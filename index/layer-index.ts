@@ -100,22 +100,47 @@ class LayerDraft {
 
 /** Adds a layer's rows in one transaction. Does nothing when the layer is indexed already. Returns its number. */
 export function indexLayer(index: IndexDatabase, layer: LayerToIndex): number {
-  const draft = new LayerDraft();
-  for (const entry of layer.entries) draft.add(entry);
-  for (const path of layer.opaqueDirs) draft.markOpaque(path);
+  const draft = draftOf(layer);
   return index.db
     .transaction(() => {
       const existing = layerNumber(index, layer.digest);
       if (existing !== undefined) return existing;
       const number = takeNumbers(index, 1);
-      insertRows(index, number, draft.drafts);
-      const contentBytes = draft.drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
-      index.db
-        .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)')
-        .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes, draft.hasLowerLinks() ? 1 : 0);
+      insertLayer(index, number, layer, draft);
       return number;
     })
     .immediate();
+}
+
+/** Writes a layer's rows anew under the number it has: whoever knows their ids finds the same things there. */
+export function reindexLayer(index: IndexDatabase, layer: LayerToIndex): number {
+  const draft = draftOf(layer);
+  return index.db
+    .transaction(() => {
+      const number = layerNumber(index, layer.digest) ?? takeNumbers(index, 1);
+      const range = [entryId(number, 0), entryId(number + 1, 0)];
+      index.db.prepare('DELETE FROM entries WHERE id >= ? AND id < ?').run(...range);
+      index.db.prepare('DELETE FROM chunks WHERE entry >= ? AND entry < ?').run(...range);
+      index.db.prepare('DELETE FROM layers WHERE number = ?').run(number);
+      insertLayer(index, number, layer, draft);
+      return number;
+    })
+    .immediate();
+}
+
+function draftOf(layer: LayerToIndex): LayerDraft {
+  const draft = new LayerDraft();
+  for (const entry of layer.entries) draft.add(entry);
+  for (const path of layer.opaqueDirs) draft.markOpaque(path);
+  return draft;
+}
+
+function insertLayer(index: IndexDatabase, number: number, layer: LayerToIndex, draft: LayerDraft): void {
+  insertRows(index, number, draft.drafts);
+  const contentBytes = draft.drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
+  index.db
+    .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)')
+    .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes, draft.hasLowerLinks() ? 1 : 0);
 }
 
 export function layerNumber(index: IndexDatabase, digest: Digest): number | undefined {

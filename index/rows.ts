@@ -1,4 +1,4 @@
-import { digestFromBytes, digestToBytes, type Digest } from '../store/digest.ts';
+import { digestToBytes, type Digest } from '../store/digest.ts';
 import type { Entry, EntryType, Xattrs } from '../store/entry.ts';
 
 /** Entry types as the `type` column stores them: the position in this list. Only ever appended to. */
@@ -33,30 +33,35 @@ export function positionOf(id: number): number {
   return id % POSITION_SPAN;
 }
 
-/** A row of `entries`, as SQLite returns it. */
-export interface RawEntryRow {
-  id: number;
-  parent: number;
-  name: string;
-  type: number;
-  flags: number;
-  mode: number;
-  uid: number;
-  gid: number;
-  mtime_sec: number;
-  mtime_nsec: number;
-  size: number;
-  nlink: number;
-  target: number | null;
-  link: string | null;
-  rdev_major: number | null;
-  rdev_minor: number | null;
-  xattrs: string | null;
-  digest: Buffer | null;
-  blob_offset: number | null;
-  blob_bytes: number | null;
-  inner_offset: number | null;
-}
+/**
+ * The columns of `entries` in the order of `RawEntryRow`. Digests are made text by SQLite: a Buffer for each row would cost
+ * more than all the rest of it.
+ */
+export const ENTRY_COLUMNS =
+  'id, parent, name, type, flags, mode, uid, gid, mtime_sec, mtime_nsec, size, nlink, target, link, ' +
+  "rdev_major, rdev_minor, xattrs, 'sha256:' || lower(nullif(hex(digest), ''))";
+
+/** A row of `entries`, as SQLite returns `ENTRY_COLUMNS` in raw mode. */
+export type RawEntryRow = [
+  id: number,
+  parent: number,
+  name: string,
+  type: number,
+  flags: number,
+  mode: number,
+  uid: number,
+  gid: number,
+  mtimeSec: number,
+  mtimeNsec: number,
+  size: number,
+  nlink: number,
+  target: number | null,
+  link: string | null,
+  rdevMajor: number | null,
+  rdevMinor: number | null,
+  xattrs: string | null,
+  digest: Digest | null,
+];
 
 /** A row of `entries`, decoded: an entry of one layer without its path. */
 export interface EntryRow extends Omit<Entry, 'path' | 'opaque'> {
@@ -71,27 +76,31 @@ export interface EntryRow extends Omit<Entry, 'path' | 'opaque'> {
   target: number | undefined;
 }
 
+/** Fields that most rows lack are set one by one: a directory's listing decodes thousands of rows. */
 export function decodeRow(raw: RawEntryRow): EntryRow {
-  return {
-    id: raw.id,
-    parent: raw.parent,
-    name: raw.name,
-    type: ENTRY_TYPES[raw.type] ?? 'file',
-    implicit: (raw.flags & FLAG_IMPLICIT) !== 0,
-    opaque: (raw.flags & FLAG_OPAQUE) !== 0,
-    mode: raw.mode,
-    uid: raw.uid,
-    gid: raw.gid,
-    mtimeSec: raw.mtime_sec,
-    mtimeNsec: raw.mtime_nsec,
-    sizeBytes: raw.size,
-    nlink: raw.nlink,
-    target: raw.target ?? undefined,
-    ...(raw.link !== null && { link: raw.link }),
-    ...(raw.rdev_major !== null && { rdev: { major: raw.rdev_major, minor: raw.rdev_minor ?? 0 } }),
-    ...(raw.xattrs !== null && { xattrs: decodeXattrs(raw.xattrs) }),
-    ...(raw.digest !== null && { digest: digestFromBytes(raw.digest) }),
+  const [id, parent, name, type, flags, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes, nlink, target, link] = raw;
+  const [major, minor, xattrs, digest] = [raw[14], raw[15], raw[16], raw[17]];
+  const row: EntryRow = {
+    id,
+    parent,
+    name,
+    type: ENTRY_TYPES[type] ?? 'file',
+    implicit: (flags & FLAG_IMPLICIT) !== 0,
+    opaque: (flags & FLAG_OPAQUE) !== 0,
+    mode,
+    uid,
+    gid,
+    mtimeSec,
+    mtimeNsec,
+    sizeBytes,
+    nlink,
+    target: target ?? undefined,
   };
+  if (digest !== null) row.digest = digest;
+  if (link !== null) row.link = link;
+  if (major !== null) row.rdev = { major, minor: minor ?? 0 };
+  if (xattrs !== null) row.xattrs = decodeXattrs(xattrs);
+  return row;
 }
 
 export function encodeXattrs(xattrs: Xattrs | undefined): string | null {

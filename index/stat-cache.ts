@@ -23,7 +23,7 @@ export interface HashedFile {
  * A file that changed this shortly before it was hashed could change again without its time moving, so it is not
  * remembered (git calls such a file racily clean). Milliseconds; the kernel's clock ticks every 1 to 10.
  */
-const RACY_MS = 50;
+export const RACY_MS = 50;
 
 interface StatRow {
   path: string;

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { digestOf, hexOf, shortDigest, type Digest } from './digest.ts';
 import { syncDir, temporaryBeside } from './durable.ts';
 import { BentoError, describeSystemError, errnoOf } from './errors.ts';
+import { faultPoint } from './fault-point.ts';
 
 /** What a blob is asked for by: its digest, and its length where a descriptor tells it. */
 export interface BlobRef {
@@ -98,7 +99,7 @@ export class BlobPool {
     if ((await this.sizeOf(digest)) !== bytes.length) {
       const ingest = await BlobIngest.create(this, this.dir);
       try {
-        await ingest.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+        await ingest.write(bytes);
         await ingest.commit(digest);
       } finally {
         await ingest.close();
@@ -129,16 +130,24 @@ export class BlobIngest {
     return new BlobIngest(pool, path, await open(path, 'wx', 0o600));
   }
 
-  async write(bytes: Buffer): Promise<void> {
+  async write(bytes: Uint8Array): Promise<void> {
     if (this.#handle === undefined) throw new TypeError('this blob is already committed or closed');
     try {
       for (let done = 0; done < bytes.length;) {
-        done += (await this.#handle.write(bytes, done, bytes.length - done)).bytesWritten;
+        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#sizeBytes);
+        this.#sizeBytes += bytesWritten;
+        done += bytesWritten;
       }
     } catch (error) {
       throw describeSystemError(error, `writing a blob to ${this.#pool.dir}`);
     }
-    this.#sizeBytes += bytes.length;
+  }
+
+  /** Forgets everything behind the first `sizeBytes` bytes. */
+  async rewind(sizeBytes: number): Promise<void> {
+    if (this.#handle === undefined) throw new TypeError('this blob is already committed or closed');
+    await this.#handle.truncate(sizeBytes);
+    this.#sizeBytes = sizeBytes;
   }
 
   /** Makes the bytes durable under their digest, which the caller has computed over exactly what it wrote. */
@@ -154,7 +163,9 @@ export class BlobIngest {
     await handle.close();
     this.#handle = undefined;
     await chmod(this.#path, 0o444);
+    faultPoint('blob.written');
     await rename(this.#path, this.#pool.path(digest));
+    faultPoint('blob.renamed');
     await syncDir(this.#pool.dir);
   }
 

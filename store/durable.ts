@@ -3,6 +3,8 @@ import { open, readdir, rename, rm } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 
+import { faultPoint } from './fault-point.ts';
+
 /** Makes the names inside a folder durable: a rename is on disk only once its folder is. */
 export async function syncDir(dir: string): Promise<void> {
   const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -44,7 +46,9 @@ export async function writeFileDurably(path: string, data: string | Uint8Array, 
     } finally {
       await handle.close();
     }
+    faultPoint('durable.written');
     await rename(temporary, path);
+    faultPoint('durable.renamed');
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -2,10 +2,12 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { shareBlobs } from './blob-lock.ts';
 import type { Digest } from './digest.ts';
 import { removeTemporaries, writeFileDurably } from './durable.ts';
 import { BentoError, errnoOf } from './errors.ts';
-import { lockFile, type Lock } from './lock.ts';
+import { faultPoint } from './fault-point.ts';
+import { lockFile, tryLockFile, type Lock } from './lock.ts';
 import { KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
 
 const OCI_LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
@@ -18,10 +20,12 @@ const SEQUENCE_TAG = /^cp-([1-9][0-9]{0,14})$/;
  * @see OCI image-spec v1.1, image-layout.md
  */
 export class Layout {
+  readonly storeRoot: string;
   readonly id: string;
   readonly dir: string;
 
   constructor(storeRoot: string, id: string) {
+    this.storeRoot = storeRoot;
     this.id = id;
     this.dir = join(storeRoot, id);
   }
@@ -44,18 +48,31 @@ export class Layout {
   }
 
   /**
-   * Serialises everything that makes a checkpoint of this workspace; taken before anything is read. Whoever gets it clears
-   * away what a killed save left half-written.
+   * Serialises everything that makes a checkpoint of this workspace; taken before anything is read. No blob is collected
+   * meanwhile. Whoever gets it clears away what a killed save left half-written.
    */
   async lockForSaving(onWait?: () => void): Promise<Lock> {
-    const lock = await lockFile(join(this.dir, '.save-lock'), onWait);
+    const blobs = await shareBlobs(this.storeRoot, onWait); // before the save lock, as everywhere: no circle of waiting
+    let lock: Lock | undefined;
     try {
+      lock = await this.lockSaves(onWait);
       await removeTemporaries(this.ingestDir); // layers are written under this lock alone
+      return bothLocks(lock, blobs);
     } catch (error) {
-      lock.release();
+      lock?.release();
+      blobs.release();
       throw error;
     }
-    return lock;
+  }
+
+  /** The save lock alone: keeps out the saves of programs that know no other. */
+  async lockSaves(onWait?: () => void): Promise<Lock> {
+    return await lockFile(join(this.dir, '.save-lock'), onWait);
+  }
+
+  /** The save lock at once, or undefined when a command of this workspace holds it. */
+  async tryLockSaves(): Promise<Lock | undefined> {
+    return await tryLockFile(join(this.dir, '.save-lock'));
   }
 
   /** The listed manifests as they stand in `index.json`; empty for a workspace without checkpoints. */
@@ -92,6 +109,7 @@ export class Layout {
   /** Points tags at a manifest, in one durable step. A manifest that thereby loses its last tag stays listed. */
   async setTags(tags: readonly string[], manifest: { digest: Digest; size: number }): Promise<void> {
     await this.ensure();
+    using _blobs = await shareBlobs(this.storeRoot);
     using _lock = await lockFile(join(this.dir, '.index-lock'));
     const before = await this.manifests();
     const moved = (d: Descriptor): boolean => tags.includes(d.annotations?.[KEYS.refName] ?? '');
@@ -107,6 +125,20 @@ export class Layout {
       ...others,
       ...[...new Set(tags)].map((tag) => ({ ...entry, annotations: { [KEYS.refName]: tag } })),
     ]);
+    faultPoint('tag.written');
+  }
+
+  /**
+   * Takes entries off the list, in one durable step. For garbage collection, under the exclusive lock on the blobs.
+   *
+   * @returns how many went
+   */
+  async removeEntries(isRemoved: (entry: Descriptor) => boolean): Promise<number> {
+    using _lock = await lockFile(join(this.dir, '.index-lock'));
+    const before = await this.manifests();
+    const kept = before.filter((entry) => !isRemoved(entry));
+    if (kept.length < before.length) await this.#write(kept);
+    return before.length - kept.length;
   }
 
   async #write(manifests: Descriptor[]): Promise<void> {
@@ -117,4 +149,12 @@ export class Layout {
 
 function uniqueByDigest(descriptors: readonly Descriptor[]): Descriptor[] {
   return [...new Map(descriptors.map((d) => [d.digest, d])).values()];
+}
+
+function bothLocks(first: Lock, second: Lock): Lock {
+  const release = (): void => {
+    first.release();
+    second.release();
+  };
+  return { release, [Symbol.dispose]: release };
 }

@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-import { flock, flockAsync } from './syscalls.ts';
+import { flock, flockAsync, type LockMode } from './syscalls.ts';
 
 /** A held advisory lock. The kernel lets go of it when the process ends, however it ends. */
 export interface Lock {
@@ -11,22 +11,29 @@ export interface Lock {
 }
 
 /**
- * Waits for the exclusive lock on a file, which is made if missing and never removed.
+ * Waits for the lock on a file, which is made if missing and never removed.
  *
  * @param onWait - called once if somebody else holds it, so that the user can be told why nothing happens
  */
-export async function lockFile(path: string, onWait?: () => void): Promise<Lock> {
+export async function lockFile(path: string, onWait?: () => void, mode: LockMode = 'exclusive'): Promise<Lock> {
   await mkdir(dirname(path), { recursive: true });
   const fd = openSync(path, 'a', 0o600);
   try {
-    if (!flock(fd, 'exclusive', { wait: false })) {
+    if (!flock(fd, mode, { wait: false })) {
       onWait?.();
-      await flockAsync(fd, 'exclusive');
+      await flockAsync(fd, mode);
     }
   } catch (error) {
     closeSync(fd);
     throw error;
   }
+  return held(fd);
+}
+
+/** Like `lockFile`, for code that cannot wait otherwise: blocks the thread. */
+export function lockFileNow(path: string): Lock {
+  const fd = openSync(path, 'a', 0o600);
+  flock(fd, 'exclusive', { wait: true });
   return held(fd);
 }
 

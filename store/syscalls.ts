@@ -225,6 +225,23 @@ export function utimensat(path: RawPath, times: { atime?: Timestamp; mtime?: Tim
   check(utimensatCall(AT_FDCWD, toCString(path), out, AT_SYMLINK_NOFOLLOW), 'utimensat', path);
 }
 
+const futimensCall = declare('futimens', 'int', ['int', 'void*']);
+const sharedTimespecs = Buffer.alloc(2 * TIMESPEC_BYTES);
+
+/** Sets an open file's modification time to the nanosecond; its access time stays. */
+export function futimens(fd: number, mtime: Timestamp): void {
+  writeTimespec(sharedTimespecs, 0);
+  writeTimespec(sharedTimespecs, TIMESPEC_BYTES, mtime);
+  check(futimensCall(fd, sharedTimespecs), 'futimens');
+}
+
+const syncfsCall = declare('syncfs', 'int', ['int']);
+
+/** Waits until everything on the file system that holds this open file is on disk: one call for many files. */
+export function syncfs(fd: number): void {
+  check(syncfsCall(fd), 'syncfs');
+}
+
 function writeTimespec(out: Buffer, at: number, time: Timestamp = { sec: 0, nsec: UTIME_OMIT }): void {
   out.writeBigInt64LE(BigInt(time.sec), at);
   out.writeBigInt64LE(BigInt(time.nsec), at + TIMESPEC_NSEC);

@@ -1,5 +1,5 @@
 import { existsSync, realpathSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 
 import { removeFork } from '../../fs/mounts/fork.ts';
 import { isServed } from '../../fs/mounts/mountinfo.ts';
@@ -58,6 +58,9 @@ async function unsavedWork(record: MountStatus, ctx: Context): Promise<string[]>
     return ctx.options['discard'] === true
       ? []
       : ['(the fork is not mounted or its daemon is gone, so its changes were not looked at)'];
+  if (!existsSync(join(record.target, 'bento.yaml')))
+    // the command that made it was killed, or somebody removed it
+    return ctx.options['discard'] === true ? [] : ['(the fork has no bento.yaml, so its changes were not looked at)'];
   const workspace = await loadWorkspace(record.target, ctx);
   const head = await openHead(workspace);
   const changes = diffWorkspace(workspace.source, head?.tree, await readWorkTree(workspace));

@@ -1,6 +1,7 @@
 import { forkCheckpoint, type Forked } from '../../fs/mounts/fork.ts';
 import type { MountRecord } from '../../fs/mounts/mount-table.ts';
 import { describeNewWorkspace } from '../../fs/workspace/new-workspace.ts';
+import { shareBlobs } from '../../store/blob-lock.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import { fromText } from '../../store/byte-string.ts';
 import type { Store } from '../../store/store.ts';
@@ -20,6 +21,7 @@ export const fork = defineCommand({
     const [written = '', ...targets] = ctx.args;
     const config = await findConfig(ctx.dir);
     const store = storeOf(config);
+    using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const { digest, label, layout } = await resolveRef(written, { store, config, dir: ctx.dir });
     const checkpoint = await store.loadCheckpoint(digest);
     const forks = [];
@@ -61,16 +63,10 @@ async function describeFork(
 
 /** Reading and unpacking layers is only loaded where a mount cannot do it lazily. */
 async function copyInto(store: Store, record: MountRecord, checkpoint: Checkpoint, ctx: Context): Promise<void> {
-  const [{ openTree }, { ContentReader }, { materialise }] = await Promise.all([
+  const [{ openTree }, { copyCheckpoint }] = await Promise.all([
     import('../../fs/tree/index-checkpoint.ts'),
-    import('../../fs/tree/content-reader.ts'),
-    import('../../fs/workspace/restore.ts'),
+    import('../../fs/workspace/restore/materialise.ts'),
   ]);
   const source = await openSource(store, ctx);
-  const reader = new ContentReader(store, source.entries);
-  try {
-    materialise(await openTree(source, checkpoint), fromText(record.target), { reader }, () => true);
-  } finally {
-    reader.close();
-  }
+  await copyCheckpoint(await openTree(source, checkpoint), fromText(record.target), source);
 }

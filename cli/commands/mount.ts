@@ -1,4 +1,5 @@
 import { mountCheckpoint } from '../../fs/mounts/mount.ts';
+import { shareBlobs } from '../../store/blob-lock.ts';
 import { defineCommand } from '../command.ts';
 import { findConfig, resolveRef, storeOf } from '../open-store.ts';
 
@@ -11,6 +12,7 @@ export const mount = defineCommand({
   async run({ dir, args: [written = '', target = ''] }) {
     const config = await findConfig(dir);
     const store = storeOf(config);
+    using _blobs = await shareBlobs(store.root);
     const { digest, label, layout } = await resolveRef(written, { store, config, dir });
     const record = await mountCheckpoint(store, { manifest: digest, ref: label, workspaceId: layout.id, target });
     return { target: record.target, ref: label, digest, engine: record.engine };

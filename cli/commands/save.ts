@@ -11,11 +11,12 @@ import { formatSize, type ProgressEvent } from '../terminal.ts';
 export const save = defineCommand({
   name: 'save',
   summary: 'Checkpoint the workspace',
-  usage: 'bento save [-m <message>] [--tag <tag>]',
+  usage: 'bento save [-m <message>] [--tag <tag>] [--flat]',
   details: 'Writes what changed since the checkpoint this directory is at. In a fork only its own changes are read.',
   options: {
     message: { type: 'string', short: 'm', value: 'message', help: 'what this checkpoint is' },
     tag: { type: 'string', value: 'tag', help: 'tag it with this instead of cp-N' },
+    flat: { type: 'boolean', help: 'one layer for each title, for readers that expect exactly that' },
   },
 
   async run(ctx) {
@@ -26,6 +27,7 @@ export const save = defineCommand({
     const result = await saveWorkspace(workspace, {
       ...(message && { message }),
       ...(tag && { tag }),
+      flat: ctx.options.flat,
       onEvent: (event) => ctx.progress(progressOf(event)),
       onWait: () => ctx.note('waiting for another save of this workspace...'),
     }).catch((error: unknown) => {
@@ -33,8 +35,21 @@ export const save = defineCommand({
     });
     const skipped = result.skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
     for (const { path, reason } of skipped) ctx.note(`note: ${path} is not saved: ${reason}`);
+    const unsteady = result.unsteady.map(toText);
+    for (const path of unsteady)
+      ctx.note(`note: ${path} was being written all the while; what is saved may be in between`);
     const { saved, digest, tags, sequence, titles: layers, addedBytes } = result;
-    return { saved, tag: tags[0] ?? null, tags, digest: digest ?? null, sequence, addedBytes, layers, skipped };
+    return {
+      saved,
+      tag: tags[0] ?? null,
+      tags,
+      digest: digest ?? null,
+      sequence,
+      addedBytes,
+      layers,
+      skipped,
+      unsteady,
+    };
   },
 
   render({ saved, tags, layers }) {
@@ -51,7 +66,13 @@ function renderTitle({ title, fileCount, sizeBytes, status }: TitleReport): stri
 function progressOf(event: SaveEvent): ProgressEvent {
   switch (event.kind) {
     case 'packing':
-      return { label: `Packing ${event.title}`, done: event.entriesDone, total: event.entryCount };
+      return {
+        label: `Packing ${event.title}`,
+        done: event.bytesDone,
+        total: event.sizeBytes,
+        unit: 'bytes',
+        remark: `${event.entriesDone}/${event.entryCount} entries`,
+      };
     case 'packed':
       return { label: `Packed ${event.title}`, done: event.sizeBytes, unit: 'bytes' };
   }

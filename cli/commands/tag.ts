@@ -1,4 +1,5 @@
 import { loadConfig } from '../../fs/workspace/config.ts';
+import { shareBlobs } from '../../store/blob-lock.ts';
 import { BentoError } from '../../store/errors.ts';
 import { isTag } from '../../store/ref.ts';
 import { defineCommand } from '../command.ts';
@@ -21,6 +22,7 @@ export const tag = defineCommand({
     }
     const { config } = await loadConfig(dir);
     const store = storeOf(config);
+    using _blobs = await shareBlobs(store.root);
     const found = await resolveRef(from, { store, config, dir });
     const { size } = await store.loadCheckpoint(found.digest);
     const layout = config.id === undefined ? found.layout : store.layout(config.id);

@@ -108,7 +108,8 @@ async function startDaemon(store: Store, runtime: RuntimeDir): Promise<void> {
     cwd: '/',
     detached: true,
     stdio: ['ignore', log, log, 'pipe'],
-    env: { ...process.env, BENTO_DAEMON_READY: '1' },
+    // a fault is for the command under test
+    env: { ...process.env, BENTO_FAULT: undefined, BENTO_DAEMON_READY: '1' },
   });
   closeSync(log);
   const ready = child.stdio[3] as Socket | null;

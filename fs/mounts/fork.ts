@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { fromText, toFsPath } from '../../store/byte-string.ts';
 import { hexOf } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import { faultPoint } from '../../store/fault-point.ts';
 import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
 import { lsetxattr, readXattrs, utimensat } from '../../store/syscalls.ts';
+import { giveUpHead } from '../workspace/heads.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
 import { bring, newRecord, release, type MountRequest } from './mount.ts';
 import { MountTable, type MountRecord, type MountStatus } from './mount-table.ts';
@@ -57,6 +59,7 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
       await steps.copy(record);
     }
     await steps.prepare(record);
+    faultPoint('fork.described');
     if (copiedBecause === undefined) await keepRootAttributes(store, record);
     return { record, copiedBecause };
   } catch (error) {
@@ -80,9 +83,12 @@ async function mountOverlay(store: Store, record: MountRecord): Promise<string |
   if (usable !== 'root') return reason ?? 'an ordinary user may not mount overlays';
   const table = new MountTable(store);
   await table.makeForkDirs(record);
+  faultPoint('fork.dirs-made');
   await table.add(record);
+  faultPoint('fork.recorded');
   try {
     await bring(store, record);
+    faultPoint('fork.mounted');
     return undefined;
   } catch (error) {
     if (error instanceof BentoError && error.code === 'MOUNT_FAILED') return error.message;
@@ -123,5 +129,6 @@ async function tearDown(store: Store, record: MountRecord): Promise<void> {
   if (record.engine === 'copy') await emptyDirectory(record.target);
   await rm(table.forkDir(record), { recursive: true, force: true });
   await table.remove(record);
+  await giveUpHead(store.layout(record.workspaceId), record.target);
   if (record.madeTarget) await rmdir(record.target).catch(() => undefined); // somebody put something there: it stays
 }

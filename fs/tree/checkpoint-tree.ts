@@ -4,6 +4,9 @@ import { entryId, positionOf } from '../../index/rows.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 import { byName, type Tree, type TreeNode } from './tree.ts';
 
+/** More names than this are cheaper to list than to look up one by one. */
+const LOOKED_UP_MAX = 1000;
+
 /** A directory's row in one layer. */
 export interface DirPart {
   /** Position of the layer in the stack; 0 is the lowest. */
@@ -76,6 +79,18 @@ export class CheckpointTree implements Tree<CheckpointNode> {
     return merge && this.#nodeOf(merge);
   }
 
+  /** Of two directories that rest on the same rows, only what the rows above those list can differ. */
+  differingNames(dir: CheckpointNode, other: TreeNode): readonly ByteString[] | undefined {
+    const mine = dir.parts ?? [];
+    const theirs = (other as Partial<CheckpointNode>).parts ?? [];
+    const sharedCount = sharedBelow(mine, theirs);
+    const isRelative = mine.slice(-sharedCount).some(({ depth }) => this.layers[depth]?.hasLowerLinks === true);
+    if (sharedCount === 0 || isRelative) return undefined;
+    const above = [...mine.slice(0, -sharedCount), ...theirs.slice(0, -sharedCount)];
+    const names = new Set(above.flatMap(({ row }) => this.#entries.children(row.id).map(({ name }) => name)));
+    return names.size > LOOKED_UP_MAX ? undefined : [...names].sort();
+  }
+
   /** The node at a path, or undefined. The empty path is the root. */
   find(path: ByteString): CheckpointNode | undefined {
     let node: CheckpointNode | undefined = this.root;
@@ -144,6 +159,16 @@ export class CheckpointTree implements Tree<CheckpointNode> {
   }
 }
 
+/** How many of the lowest rows two directories share. */
+function sharedBelow(mine: readonly DirPart[], theirs: readonly DirPart[]): number {
+  let count = 0;
+  while (count < mine.length && count < theirs.length) {
+    if (mine[mine.length - 1 - count]?.row.id !== theirs[theirs.length - 1 - count]?.row.id) break;
+    count += 1;
+  }
+  return count;
+}
+
 /** What is known so far about one name while the layers are gone through from the top. */
 interface Merge {
   name: ByteString;
@@ -172,29 +197,23 @@ function continueMerge(merge: Merge, depth: number, row: EntryRow): void {
 }
 
 function leafNode(name: ByteString, row: EntryRow, depth: number): CheckpointNode {
-  return {
-    ...metadataOf(row),
+  const node: CheckpointNode = Object.assign(metadataOf(row), {
     name,
     id: row.id,
     depth,
     nlink: row.nlink,
     parts: undefined,
-    ...(row.digest && { digest: row.digest }),
-    ...(row.nlink > 1 && { linkKey: String(row.id) }),
-  };
+  });
+  if (row.digest !== undefined) node.digest = row.digest;
+  if (row.nlink > 1) node.linkKey = String(row.id);
+  return node;
 }
 
 function metadataOf(row: EntryRow): Omit<TreeNode, 'name' | 'digest'> {
-  return {
-    type: row.type,
-    mode: row.mode,
-    uid: row.uid,
-    gid: row.gid,
-    mtimeSec: row.mtimeSec,
-    mtimeNsec: row.mtimeNsec,
-    sizeBytes: row.sizeBytes,
-    ...(row.link !== undefined && row.type === 'symlink' && { link: row.link }),
-    ...(row.rdev && { rdev: row.rdev }),
-    ...(row.xattrs && { xattrs: row.xattrs }),
-  };
+  const { type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes, link, rdev, xattrs } = row;
+  const metadata: Omit<TreeNode, 'name' | 'digest'> = { type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes };
+  if (link !== undefined && type === 'symlink') metadata.link = link;
+  if (rdev !== undefined) metadata.rdev = rdev;
+  if (xattrs !== undefined) metadata.xattrs = xattrs;
+  return metadata;
 }

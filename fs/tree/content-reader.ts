@@ -2,12 +2,11 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 
 import type { Entries } from '../../index/entries.ts';
-import type { LayerKind } from '../../index/layer-index.ts';
 import { numberOf } from '../../index/rows.ts';
 import { hexOf, shortDigest, type Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
-import { readChunkSync, type SyncBlobReader } from '../../store/layers/layer-reader.ts';
+import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
 
@@ -15,12 +14,31 @@ import { BoundedCache } from './bounded-cache.ts';
 const INFLATED_BYTES_MAX = 64 << 20;
 /** A chunk this small is read whole by its first reader, and then the kernel has it. */
 const KEPT_CHUNK_BYTES_MIN = 64 << 10;
+/** A member with several small files is no larger than this, compressed and inflated; a larger one holds one file. */
+const SHARED_MEMBER_BYTES_MAX = 1 << 20;
+const SHARED_INFLATED_BYTES_MAX = 2 << 20;
 /** Blob files kept open. */
 const OPEN_BLOBS_MAX = 64;
 
 /** Where the unpacked copy of a foreign compressed layer lies: a cache, made again when it is missing. */
 export function unpackedLayerPath(cacheDir: string, digest: Digest): string {
   return join(cacheDir, 'unpacked', 'sha256', hexOf(digest));
+}
+
+/** The file in which the chunks of a layer lie, and how. */
+export interface LayerFile {
+  path: string;
+  digest: Digest;
+  packing: ChunkPacking;
+}
+
+/** @throws BentoError INDEX_BROKEN when there is no such layer: numbers come from the index itself */
+export function layerFile(store: Store, entries: Entries, layer: number): LayerFile {
+  const indexed = entries.layerOf(layer);
+  if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
+  const { digest, kind } = indexed;
+  const path = kind === 'tar+gzip' ? unpackedLayerPath(store.cacheDir, digest) : store.blobs.path(digest);
+  return { path, digest, packing: kind === 'estargz' ? 'gzip' : 'bare' };
 }
 
 /**
@@ -84,53 +102,72 @@ export class ContentReader {
   }
 
   #readChunk(layer: number, chunk: Chunk): Buffer {
-    const indexed = this.#entries.layerOf(layer);
-    if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
-    const blob = this.#open(layer, indexed.digest, indexed.kind);
+    const blob = this.#open(layer);
     try {
-      return readChunkSync(blob, chunk, indexed.kind === 'estargz' ? 'gzip' : 'bare');
+      return chunkOf(this.#member(layer, blob, chunk), chunk);
     } catch (error) {
-      throw error instanceof BentoError ? damaged(indexed.digest, chunk.blobOffset, error) : error;
+      throw error instanceof BentoError ? damagedLayer(blob.digest, chunk.blobOffset, error) : error;
     }
   }
 
-  #open(layer: number, digest: Digest, kind: LayerKind): OpenLayer {
+  /** The inflated member around a chunk. One that holds other files, too, is kept for them: neighbours are read together. */
+  #member(layer: number, blob: OpenLayer, chunk: Chunk): Buffer {
+    const { packing } = blob;
+    const key = `${layer}@${chunk.blobOffset}`;
+    const kept = this.#inflated.get(key);
+    if (kept !== undefined) return kept;
+    const mayBeShared = packing === 'gzip' && chunk.blobBytes <= SHARED_MEMBER_BYTES_MAX;
+    const length = mayBeShared ? chunk.blobBytes : storedBytes(chunk, packing);
+    const inflated = inflateStored(readExactly(blob, chunk.blobOffset, length), packing, endOf(chunk));
+    const isShared = mayBeShared && inflated.length > chunk.sizeBytes && inflated.length <= SHARED_INFLATED_BYTES_MAX;
+    if (isShared) this.#inflated.add(key, inflated);
+    return inflated;
+  }
+
+  #open(layer: number): OpenLayer {
     const open = this.#blobs.get(layer);
     if (open !== undefined) return open;
-    const path = kind === 'tar+gzip' ? unpackedLayerPath(this.#store.cacheDir, digest) : this.#store.blobs.path(digest);
-    const blob = openLayer(path, digest);
+    const blob = openLayer(layerFile(this.#store, this.#entries, layer));
     this.#blobs.add(layer, blob);
     return blob;
   }
 }
 
-interface OpenLayer extends SyncBlobReader {
+/** A layer's file held open by whoever reads it. */
+export interface OpenLayer extends LayerFile {
   fd: number;
+  sizeBytes: number;
 }
 
-function openLayer(path: string, digest: Digest): OpenLayer {
+/** @throws BentoError BLOB_MISSING */
+export function openLayer(layer: LayerFile): OpenLayer {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    fd = openSync(layer.path, 'r');
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new BentoError('BLOB_MISSING', `layer ${shortDigest(digest)} is not in the store (${path})`);
+    throw new BentoError('BLOB_MISSING', `layer ${shortDigest(layer.digest)} is not in the store (${layer.path})`);
   }
-  const readAtSync = (offset: number, length: number): Buffer => readExactly(fd, offset, length, digest);
-  return { fd, sizeBytes: fstatSync(fd).size, readAtSync };
+  return { ...layer, fd, sizeBytes: fstatSync(fd).size };
 }
 
-function readExactly(fd: number, offset: number, length: number, digest: Digest): Buffer {
-  const bytes = Buffer.allocUnsafe(length);
+/**
+ * @param into - a buffer to read into, where the caller has one that is large enough
+ * @throws BentoError DIGEST_MISMATCH when the layer ends before
+ */
+export function readExactly(layer: OpenLayer, offset: number, length: number, into?: Buffer): Buffer {
+  const { fd, sizeBytes, digest } = layer;
+  if (offset + length > sizeBytes) throw damagedLayer(digest, offset);
+  const bytes = into?.subarray(0, length) ?? Buffer.allocUnsafe(length);
   for (let done = 0; done < length;) {
     const read = readSync(fd, bytes, done, length - done, offset + done);
-    if (read === 0) throw damaged(digest, offset);
+    if (read === 0) throw damagedLayer(digest, offset);
     done += read;
   }
   return bytes;
 }
 
-function damaged(digest: Digest, offset: number, cause?: BentoError): BentoError {
+export function damagedLayer(digest: Digest, offset: number, cause?: BentoError): BentoError {
   const code = cause?.code ?? 'DIGEST_MISMATCH';
   return new BentoError(code, `blob integrity check failed: layer ${digest} at byte ${offset}`, cause && { cause });
 }

@@ -21,6 +21,8 @@ export interface DiffOptions<B extends TreeNode, A extends TreeNode> {
    * may leave its digest in the node.
    */
   sameContent: (path: ByteString, before: B, after: A) => boolean;
+  /** The trees are described by two indexes, so that equal identities mean nothing. */
+  apart?: boolean;
 }
 
 /**
@@ -52,7 +54,8 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
   }
 
   compare(path: ByteString, before: B, after: A): void {
-    if (before.identity !== undefined && before.identity === after.identity) {
+    if (this.#after.isSameAs?.(after, this.#before) === true) return;
+    if (before.identity !== undefined && before.identity === after.identity && this.#options.apart !== true) {
       this.#hasSkipped = true;
       return;
     }
@@ -77,6 +80,11 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
   }
 
   #compareChildren(path: ByteString, before: B, after: A): void {
+    const names = this.#namesToCompare(before, after);
+    if (names !== undefined) {
+      this.#compareNames(path, names, { before, after });
+      return;
+    }
     const left = this.#before.children(before);
     const right = this.#after.children(after);
     let i = 0;
@@ -95,6 +103,24 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
         i += 1;
         j += 1;
       }
+    }
+  }
+
+  /** Undefined when the trees cannot tell, and all names have to be looked at. */
+  #namesToCompare(before: B, after: A): readonly ByteString[] | undefined {
+    const canLookUp = this.#before.child !== undefined && this.#after.child !== undefined;
+    return canLookUp && this.#options.apart !== true ? this.#after.differingNames?.(after, before) : undefined;
+  }
+
+  /** Looks at some of the names in a directory; the rest is known to be the same. */
+  #compareNames(path: ByteString, names: readonly ByteString[], dirs: { before: B; after: A }): void {
+    this.#hasSkipped = true;
+    for (const name of names) {
+      const before = this.#before.child?.(dirs.before, name);
+      const after = this.#after.child?.(dirs.after, name);
+      if (before !== undefined && after !== undefined) this.compare(joinPath(path, name), before, after);
+      else if (before !== undefined) this.#remove(joinPath(path, name), before);
+      else if (after !== undefined) this.#add(joinPath(path, name), after);
     }
   }
 
@@ -118,20 +144,8 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
 
   #differences(path: ByteString, before: B, after: A): Difference[] {
     if (before.type !== after.type) return ['type'];
-    const found: Difference[] = [];
-    if (before.type === 'file' && !this.#sameFile(path, before, after)) found.push('content');
-    if (
-      before.link !== after.link ||
-      before.rdev?.major !== after.rdev?.major ||
-      before.rdev?.minor !== after.rdev?.minor
-    ) {
-      found.push('link');
-    }
-    if (before.mode !== after.mode) found.push('mode');
-    if (before.uid !== after.uid || before.gid !== after.gid) found.push('owner');
-    if (before.mtimeSec !== after.mtimeSec || before.mtimeNsec !== after.mtimeNsec) found.push('mtime');
-    if (!sameXattrs(before.xattrs, after.xattrs)) found.push('xattrs');
-    return found;
+    const isSame = before.type !== 'file' || this.#sameFile(path, before, after);
+    return [...(isSame ? [] : (['content'] as const)), ...metadataDifferences(before, after)];
   }
 
   #sameFile(path: ByteString, before: B, after: A): boolean {
@@ -139,6 +153,23 @@ class TreeDiff<B extends TreeNode, A extends TreeNode> {
     if (before.digest !== undefined && after.digest !== undefined) return before.digest === after.digest;
     return this.#options.sameContent(path, before, after);
   }
+}
+
+/** What differs between two objects of one type besides what a file contains. */
+export function metadataDifferences(before: TreeNode, after: TreeNode): Difference[] {
+  const found: Difference[] = [];
+  if (
+    before.link !== after.link ||
+    before.rdev?.major !== after.rdev?.major ||
+    before.rdev?.minor !== after.rdev?.minor
+  ) {
+    found.push('link');
+  }
+  if (before.mode !== after.mode) found.push('mode');
+  if (before.uid !== after.uid || before.gid !== after.gid) found.push('owner');
+  if (before.mtimeSec !== after.mtimeSec || before.mtimeNsec !== after.mtimeNsec) found.push('mtime');
+  if (!sameXattrs(before.xattrs, after.xattrs)) found.push('xattrs');
+  return found;
 }
 
 /** Depth first: a directory, then what is in it, then its next sibling. */
@@ -157,7 +188,7 @@ export function comparePaths(a: ByteString, b: ByteString): number {
 
 const SLASH = 0x2f;
 
-function sameXattrs(a: Xattrs | undefined, b: Xattrs | undefined): boolean {
+export function sameXattrs(a: Xattrs | undefined, b: Xattrs | undefined): boolean {
   if ((a?.size ?? 0) !== (b?.size ?? 0)) return false;
   for (const [name, value] of a ?? []) {
     if (b?.get(name)?.equals(value) !== true) return false;

@@ -11,6 +11,8 @@ import type { TreeNode } from './tree.ts';
 export interface DiskNode extends Omit<TreeNode, 'name'> {
   /** What identifies this state of the file; the stat cache compares it. */
   stamp: FileStamp;
+  /** As `stat` has them: the type's bits in the mode, owners not in relation to the root's. */
+  disk: { mode: number; uid: number; gid: number };
 }
 
 /** Something that is not saved, and why: said, never silent. */
@@ -43,6 +45,7 @@ export function describe(absolute: ByteString, stat: BigIntStats, type: EntryTyp
     ...timeOf(stat),
     sizeBytes: isFile ? Number(stat.size) : 0,
     stamp: stampOf(stat),
+    disk: { mode: Number(stat.mode), uid: Number(stat.uid), gid: Number(stat.gid) },
     ...(type === 'symlink' && { link: fromBytes(readlinkSync(toFsPath(absolute), { encoding: 'buffer' })) }),
     ...((type === 'char' || type === 'block') && { rdev: deviceOf(stat.rdev) }),
     ...(xattrs && { xattrs }),

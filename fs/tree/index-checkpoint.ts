@@ -23,13 +23,24 @@ import { unpackedLayerPath } from './content-reader.ts';
 export interface TreeSource {
   store: Store;
   index: IndexDatabase;
-  entries: Entries;
-  trees: Trees;
+  readonly entries: Entries;
+  readonly trees: Trees;
 }
 
+/** Nothing is asked of the index before somebody asks: a workspace in which nothing changed does without. */
 export function treeSource(store: Store, index: IndexDatabase): TreeSource {
-  const entries = new Entries(index);
-  return { store, index, entries, trees: new Trees(index, entries) };
+  let entries: Entries | undefined;
+  let trees: Trees | undefined;
+  return {
+    store,
+    index,
+    get entries() {
+      return (entries ??= new Entries(index));
+    },
+    get trees() {
+      return (trees ??= new Trees(index, this.entries));
+    },
+  };
 }
 
 /**
@@ -52,7 +63,8 @@ export async function openTree(source: TreeSource, checkpoint: Checkpoint): Prom
   );
 }
 
-async function readLayer(store: Store, { descriptor, title }: CheckpointLayer): Promise<LayerToIndex> {
+/** What a layer holds, read from its blob: for a compressed foreign one, its unpacked copy is made anew. */
+export async function readLayer(store: Store, { descriptor, title }: CheckpointLayer): Promise<LayerToIndex> {
   const kind = layerKind(descriptor.mediaType, title);
   if (kind === 'tar+gzip') {
     const seekable = await readSeekable(store, descriptor.digest, descriptor.annotations?.[KEYS.tocDigest]);
@@ -61,7 +73,8 @@ async function readLayer(store: Store, { descriptor, title }: CheckpointLayer): 
   return await readForeign(store, descriptor.digest, kind);
 }
 
-async function readSeekable(
+/** @returns undefined for a layer without a table of contents that can be used */
+export async function readSeekable(
   store: Store,
   digest: CheckpointLayer['diffId'],
   tocDigest: string | undefined,
@@ -105,7 +118,8 @@ async function readForeign(store: Store, digest: CheckpointLayer['diffId'], kind
   }
 }
 
-function layerKind(mediaType: string, title: string): 'tar' | 'tar+gzip' {
+/** @throws BentoError FORMAT_UNSUPPORTED */
+export function layerKind(mediaType: string, title: string): 'tar' | 'tar+gzip' {
   if (/[.+]gzip$/.test(mediaType)) return 'tar+gzip';
   if (/[.]tar$/.test(mediaType)) return 'tar';
   throw new BentoError('FORMAT_UNSUPPORTED', `layer "${title}" is ${mediaType}, which bento cannot read`, {

@@ -20,8 +20,20 @@ export interface TreeNode extends Metadata {
 export interface Tree<N extends TreeNode = TreeNode> {
   readonly root: N;
   children(dir: N): readonly N[];
+  /**
+   * Whether a directory and all below are known to be what another tree shows at the same path, and no file in it has
+   * another name elsewhere in either tree.
+   */
+  isSameAs?(dir: N, other: Tree): boolean;
   /** All paths at which a file with several names is to be seen; where it is missing, a walk of the tree tells. */
   namesOf?(node: N): readonly ByteString[];
+  /** One entry of a directory, found without listing it; where it is missing, the list has it. */
+  child?(dir: N, name: ByteString): N | undefined;
+  /**
+   * The names at which a directory can differ from one of another tree described by the same index, sorted, when that is
+   * known without listing it. At all other names both have the same, all the way down. Undefined when it is not known.
+   */
+  differingNames?(dir: N, other: TreeNode): readonly ByteString[] | undefined;
 }
 
 /** Answers for one path relative to the workspace; the root itself (the empty path) never matches. */
@@ -53,6 +65,21 @@ export class PathFinder<N extends TreeNode> {
     this.#listed.set(path, names);
     return names;
   }
+}
+
+/** The node at one path. For many paths in a tree that can only be listed there is `PathFinder`. */
+export function nodeAt<N extends TreeNode>(tree: Tree<N>, path: ByteString): N | undefined {
+  let node: N | undefined = tree.root;
+  for (const name of path === '' ? [] : path.split('/')) {
+    if (node?.type !== 'dir') return undefined;
+    node = childOf(tree, node, name);
+  }
+  return node;
+}
+
+/** One entry of a directory, found the fastest way the tree has. */
+export function childOf<N extends TreeNode>(tree: Tree<N>, dir: N, name: ByteString): N | undefined {
+  return tree.child === undefined ? tree.children(dir).find((node) => node.name === name) : tree.child(dir, name);
 }
 
 /** Every node below the root with its path, parents before children. */

@@ -1,20 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import {
-  type Document,
-  type DocumentOptions,
-  isMap,
-  LineCounter,
-  Pair,
-  parseDocument,
-  type ParsedNode,
-  type ParseOptions,
-  Scalar,
-  type SchemaOptions,
-  YAMLMap,
-} from 'yaml';
+import type { Document, DocumentOptions, ParsedNode, ParseOptions, Scalar, SchemaOptions, YAMLMap } from 'yaml';
+import type * as yamlModule from 'yaml';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { parseConfig } from './config-schema.ts';
 
@@ -75,13 +65,20 @@ const FILE_BYTES_MAX = 1024 * 1024;
 const ALIAS_EXPANSION_MAX = 100;
 const LAYOUT = { indent: 4, lineWidth: 0, singleQuote: true };
 
+let parser: typeof yamlModule | undefined;
+
+/** Loaded when it is first needed: most commands read a file that `readPlainYaml` understands. */
+function yaml(): typeof yamlModule {
+  return (parser ??= createRequire(import.meta.url)('yaml') as typeof yamlModule);
+}
+
 export function configPath(dir: string): string {
   return join(dir, 'bento.yaml');
 }
 
 /** The text of a fresh `bento.yaml`, in the order and with the indentation that scripts rely on. */
 export function renderNewConfig({ id, task, store }: NewConfig): string {
-  const document = parseDocument('{}', SYNTAX);
+  const document = yaml().parseDocument('{}', SYNTAX);
   document.contents = null;
   applyChanges(document, { id, task, store, retention: NEW_RETENTION, watch: NEW_WATCH });
   return document.toString(LAYOUT);
@@ -136,9 +133,9 @@ async function readWhole(file: FileHandle): Promise<string> {
  */
 export async function updateConfig(dir: string, changes: ConfigChanges): Promise<void> {
   const before = await readConfigText(dir);
-  const yaml = parseYaml(before);
-  applyChanges(yaml.document, changes);
-  const after = yaml.document.toString({ ...LAYOUT, ...layoutOf(before) });
+  const parsed = parseYaml(before);
+  applyChanges(parsed.document, changes);
+  const after = parsed.document.toString({ ...LAYOUT, ...layoutOf(before) });
   parseConfig(parseYaml(after).toJS(), dir);
   if (after !== before) await replaceFile(await realpath(configPath(dir)), after);
 }
@@ -151,8 +148,8 @@ export interface ParsedYaml {
 
 /** @throws BentoError CONFIG_INVALID with the place of the first mistake */
 export function parseYaml(text: string): ParsedYaml {
-  const lineCounter = new LineCounter();
-  const document = orInvalid(() => parseDocument(text, { ...SYNTAX, lineCounter }));
+  const lineCounter = new (yaml().LineCounter)();
+  const document = orInvalid(() => yaml().parseDocument(text, { ...SYNTAX, lineCounter }));
   const [mistake] = document.errors;
   if (mistake !== undefined) {
     const { line, col } = lineCounter.linePos(mistake.pos[0]);
@@ -175,6 +172,7 @@ function invalidYaml(message: string, cause: unknown): BentoError {
 }
 
 function applyChanges(document: Document, changes: ConfigChanges): void {
+  const { isMap, YAMLMap } = yaml();
   if (!isMap(document.contents)) document.contents = new YAMLMap(document.schema);
   for (const [key, value] of Object.entries(changes)) {
     const dot = key.indexOf('.');
@@ -187,12 +185,12 @@ function applyChanges(document: Document, changes: ConfigChanges): void {
 
 /** Numbers and booleans plain; text in quotes when another reader would take it for one of those. */
 function toScalar(_key: unknown, value: unknown): unknown {
-  if (typeof value === 'number' || typeof value === 'boolean') return styled(String(value), Scalar.PLAIN);
-  return typeof value === 'string' && isAmbiguous(value) ? styled(value, Scalar.QUOTE_DOUBLE) : value;
+  if (typeof value === 'number' || typeof value === 'boolean') return styled(String(value), 'PLAIN');
+  return typeof value === 'string' && isAmbiguous(value) ? styled(value, 'QUOTE_DOUBLE') : value;
 }
 
 function styled(text: string, type: Scalar.Type): Scalar {
-  const scalar = new Scalar(text);
+  const scalar = new (yaml().Scalar)(text);
   scalar.type = type;
   return scalar;
 }
@@ -211,12 +209,13 @@ function deletePath(document: Document, path: string[]): void {
   document.deleteIn(path);
   const parent = path.slice(0, -1);
   const rest = parent.length > 0 ? document.getIn(parent) : undefined;
-  if (isMap(rest) && rest.items.length === 0) document.deleteIn(parent);
+  if (yaml().isMap(rest) && rest.items.length === 0) document.deleteIn(parent);
 }
 
 /** A new top-level key goes where the table of keys has it, not to the end. */
 function insertPath(document: Document, map: YAMLMap, path: string[], value: unknown): void {
   const [key = '', subkey] = path;
+  const { isMap, Pair } = yaml();
   if (subkey !== undefined && isMap(map.get(key))) {
     document.setIn(path, document.createNode(value, toScalar));
     return;

@@ -3,6 +3,7 @@ import { BentoError } from '../../store/errors.ts';
 import { configPath, parseYaml, readConfigText, updateConfig } from './config-file.ts';
 import { parseConfig } from './config-schema.ts';
 import type { Config } from './config-types.ts';
+import { readPlainYaml } from './plain-yaml.ts';
 import { newWorkspaceId } from './store-name.ts';
 
 export interface LoadedConfig {
@@ -21,7 +22,11 @@ export async function loadConfig(dir: string): Promise<LoadedConfig> {
   const root = resolve(dir);
   const text = await readConfigText(root);
   try {
-    return { dir: root, path: configPath(root), config: parseConfig(parseYaml(text).toJS(), root) };
+    return {
+      dir: root,
+      path: configPath(root),
+      config: parseConfig(readPlainYaml(text) ?? parseYaml(text).toJS(), root),
+    };
   } catch (error) {
     if (!(error instanceof BentoError) || error.hint !== undefined) throw error;
     throw new BentoError(error.code, error.message, { hint: `mend ${configPath(root)}`, cause: error });

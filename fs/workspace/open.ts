@@ -1,21 +1,37 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync, type Stats } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { lstatSync } from 'node:fs';
+import { resolve } from 'node:path';
 
-import { fromText, parentPath, type ByteString } from '../../store/byte-string.ts';
+import { StatCache, type HashedFile } from '../../index/stat-cache.ts';
+import { fromText, parentPath, toFsPath, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
-import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
-import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
-import { ContentReader } from '../tree/content-reader.ts';
+import { BentoError } from '../../store/errors.ts';
+import { faultPoint } from '../../store/fault-point.ts';
+import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
+import { stampOf } from '../tree/disk-node.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
-import { updateConfig } from './config-file.ts';
+import { removeHeadRecord } from './heads.ts';
 import { describeNewWorkspace, keepRootTime } from './new-workspace.ts';
+import { STAGING_NAME } from './patterns.ts';
 import { isWorthSaving } from './plan-layers.ts';
-import { applyRestore, materialise, planRestore } from './restore.ts';
+import { restoreInPlace } from './restore/in-place.ts';
+import type { Journal } from './restore/journal.ts';
+import { materialise } from './restore/materialise.ts';
+import { NewTarget } from './restore/new-target.ts';
+import { OnlyPaths } from './restore/only-paths.ts';
+import { planRestore, type RestorePlan } from './restore/plan.ts';
+import { moveHead } from './restore/recover.ts';
 import { makeCheckpoint, type SaveOptions } from './save.ts';
 import { diffWorkspace, WorkDigests, type WorkNode, type WorkTree } from './work-tree.ts';
-import { openHead, readWorkTree, rereadConfig, type OpenCheckpoint, type Workspace } from './workspace.ts';
+import {
+  openCheckpoint,
+  openHead,
+  readWorkTree,
+  rereadConfig,
+  type OpenCheckpoint,
+  type Workspace,
+} from './workspace.ts';
 
 /** Which titles to restore; undefined is all of them. */
 export type TitleFilter = ((title: string) => boolean) | undefined;
@@ -29,7 +45,12 @@ export interface OpenResult {
   canUndo: boolean;
   /** Paths whose attributes could not all be set, with what was refused. */
   refused: string[];
+  /** Paths that somebody changed while the command ran: they stay as they are. */
+  kept: string[];
 }
+
+/** Milliseconds: a file with a time within these is looked at again. */
+const RECENT_MS = 2000;
 
 /** Every directory has an undo slot of its own, even when several share a workspace id. */
 export function undoTag(dir: string): string {
@@ -40,91 +61,52 @@ export function undoTag(dir: string): string {
 export const SHARED_UNDO_TAG = 'pre-open';
 
 /**
- * Makes a new workspace directory from a checkpoint.
+ * Makes a new workspace directory from a checkpoint. Nothing is synced: a power cut right after may cost files of the new
+ * directory, none of the store.
  *
- * @param target - missing, or an empty directory
+ * @param path - missing, an empty directory, or one in which an earlier attempt was killed
  * @throws BentoError TARGET_NOT_EMPTY or TARGET_INVALID, before anything is written
  */
 export async function openInto(
   source: TreeSource,
   opened: OpenCheckpoint,
-  target: string,
+  path: string,
   includes: TitleFilter,
 ): Promise<OpenResult> {
-  const dir = resolve(target);
-  const made = makeEmptyDirectory(dir);
-  const reader = new ContentReader(source.store, source.entries);
+  const { checkpoint, tree } = opened;
+  const dir = resolve(path);
+  const workspaceId = checkpoint.meta.workspaceId ?? 'ws-restored';
+  const target = await NewTarget.take(dir, checkpoint.digest, async (manifest) => await findTree(source, manifest));
   const refused: string[] = [];
   try {
-    const filter = (node: CheckpointNode): boolean =>
-      includes?.(opened.checkpoint.layers[node.depth]?.title ?? '') ?? true;
-    const options = { reader, onRefused: (path: ByteString, what: string) => void refused.push(`${path}: ${what}`) };
-    const { written, removed } = materialise(opened.tree, fromText(realpathSync(dir)), options, filter);
-    await describeNewWorkspace(opened.checkpoint, {
+    faultPoint('open.new-marked');
+    await describeNewWorkspace(checkpoint, {
       dir,
-      workspaceId: opened.checkpoint.meta.workspaceId ?? 'ws-restored',
+      workspaceId,
       storeRoot: source.store.root,
-      head: opened.checkpoint.digest,
+      head: checkpoint.digest,
+      preparedIn: target.staging,
     });
-    keepRootTime(dir, opened.tree);
-    return { dir, digest: opened.checkpoint.digest, written, removed, canUndo: false, refused };
+    const written = await materialise(tree, target.dir, {
+      source,
+      scratch: fromText(target.staging),
+      onRefused: (refusedPath, what) => void refused.push(`${refusedPath}: ${what}`),
+      includes: includes && ((node) => includes(checkpoint.layers[node.depth]?.title ?? '')),
+    });
+    faultPoint('open.new-written');
+    target.finish();
+    keepRootTime(dir, tree);
+    return { dir, digest: checkpoint.digest, written, removed: 0, canUndo: false, refused, kept: [] };
   } catch (error) {
-    empty(dir);
-    if (made) rmSync(dir, { recursive: true, force: true });
+    target.discard();
+    await removeHeadRecord(source.store.layout(workspaceId), target.path);
     throw error;
-  } finally {
-    reader.close();
   }
 }
 
-/** @throws BentoError TARGET_INVALID when something on the way is no directory */
-function statIfAny(dir: string): Stats | undefined {
-  try {
-    return statSync(dir, { throwIfNoEntry: false });
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOTDIR') throw describeSystemError(error, `looking at ${dir}`);
-    throw new BentoError('TARGET_INVALID', `${dir} cannot be made: a part of the path is a file`, {
-      hint: 'choose another place',
-    });
-  }
-}
-
-function makeDirectory(dir: string): void {
-  try {
-    mkdirSync(dir);
-  } catch (error) {
-    const described = describeSystemError(error, `making ${dir}`);
-    if (described instanceof BentoError) throw described;
-    throw new BentoError('TARGET_INVALID', `${dir} cannot be made: ${(error as Error).message}`, {
-      hint: 'choose another place',
-      cause: error,
-    });
-  }
-}
-
-/** @returns whether the directory was made here */
-function makeEmptyDirectory(dir: string): boolean {
-  const stat = statIfAny(dir);
-  if (stat === undefined) {
-    if (!existsSync(dirname(dir))) {
-      throw new BentoError('TARGET_INVALID', `${dirname(dir)} does not exist`, { hint: `mkdir -p ${dirname(dir)}` });
-    }
-    makeDirectory(dir);
-    return true;
-  }
-  if (!stat.isDirectory())
-    throw new BentoError('TARGET_INVALID', `${dir} is not a directory`, { hint: 'choose another name' });
-  if (readdirSync(dir).length > 0) {
-    throw new BentoError('TARGET_NOT_EMPTY', `${dir} is not empty and is no bento workspace`, {
-      hint: 'choose a new or empty directory; nothing was changed',
-    });
-  }
-  return false;
-}
-
-/** Everything in a directory that was empty when we began is ours. */
-function empty(dir: string): void {
-  for (const name of readdirSync(dir)) rmSync(join(dir, name), { recursive: true, force: true });
+async function findTree(source: TreeSource, manifest: Digest): Promise<CheckpointTree | undefined> {
+  if (!(await source.store.blobs.has(manifest))) return undefined;
+  return (await openCheckpoint(source, manifest)).tree;
 }
 
 export interface OpenInPlaceOptions {
@@ -132,6 +114,8 @@ export interface OpenInPlaceOptions {
   /** What the user called the checkpoint; goes into the backup's message. */
   label: string;
   backup: boolean;
+  /** Without a backup: what no checkpoint holds may be overwritten. */
+  force?: boolean;
   /** Taking back: the head goes to where it was before, not to the backup. */
   isUndo: boolean;
   onWait?: NonNullable<SaveOptions['onWait']>;
@@ -139,7 +123,9 @@ export interface OpenInPlaceOptions {
 
 /**
  * Restores a checkpoint into the workspace it is run in: backs up what is there, then touches only what differs. Files that
- * no checkpoint holds stay.
+ * no checkpoint holds stay. Killed at any moment, it leaves the old state or one that the next command makes the new one.
+ *
+ * @throws BentoError UNSAVED_CHANGES before anything is touched; FAILED when some paths could not be changed
  */
 export async function openInPlace(
   workspace: Workspace,
@@ -151,30 +137,47 @@ export async function openInPlace(
   await rereadConfig(workspace);
   const head = await openHead(workspace);
   const tree = await readWorkTree(workspace);
-  const canUndo = options.backup && (await backUp(workspace, { head, tree, label: options.label }));
-  const refused: string[] = [];
-  const target = fromText(workspace.dir);
-  const changes = selectTitles(changesTo(workspace, tree, opened), opened, head, options.includes);
-  const plan = planRestore(changes, target, {
+  const unsaved = diffWorkspace(workspace.source, head?.tree, tree);
+  const canUndo = options.backup && (await backUp(workspace, { head, tree, changes: unsaved, label: options.label }));
+  faultPoint('open.backup-made');
+  const changes = changesTo(workspace, { tree, head, unsaved }, opened);
+  const plan = planRestore(selectTitles(changes, opened, head, options.includes), fromText(workspace.dir), {
     isTracked: (path) => head?.tree.find(path) !== undefined,
-    hasBackup: canUndo,
+    mayReplaceUntracked: canUndo || options.force === true,
   });
-  const restored = applyRestore(plan, opened.tree, target, {
-    reader: workspace.reader,
-    onRefused: (path, what) => void refused.push(`${path}: ${what}`),
+  const done = await restoreInPlace(plan, {
+    source: workspace.source,
+    tree: opened.tree,
+    target: fromText(workspace.dir),
+    head: options.includes === undefined ? headAfter(opened, options.isUndo) : undefined,
+    moveHead: async (moved) => {
+      await moveHead(workspace, moved);
+      if (moved !== undefined) workspace.config.head = moved ?? undefined;
+    },
   });
-  if (options.includes === undefined) await moveHead(workspace, opened, options.isUndo);
-  keepRootTime(workspace.dir, opened.tree);
-  return { dir: workspace.dir, digest: opened.checkpoint.digest, ...restored, canUndo, refused };
+  rememberWritten(workspace, tree, plan, new Set(done.kept));
+  refuseIfIncomplete(done.failed, canUndo);
+  const counts = { written: plan.write.length, removed: plan.remove.length };
+  const { refused, kept } = done;
+  return { dir: workspace.dir, digest: opened.checkpoint.digest, ...counts, canUndo, refused, kept };
+}
+
+/** Everything else is in its place by now, and the head has moved: what is left shows as a change. */
+function refuseIfIncomplete(failed: readonly string[], canUndo: boolean): void {
+  const [first] = failed;
+  if (first === undefined) return;
+  const count = failed.length === 1 ? 'one path' : `${failed.length} paths`;
+  throw new BentoError('FAILED', `restored, but ${count} could not be changed: ${first}`, {
+    hint: canUndo ? '`bento open undo` takes back the rest' : 'mend what is in the way and run the command again',
+  });
 }
 
 /** @returns whether there was anything to back up */
 async function backUp(
   workspace: Workspace,
-  state: { head: OpenCheckpoint | undefined; tree: WorkTree; label: string },
+  state: { head: OpenCheckpoint | undefined; tree: WorkTree; changes: Unsaved; label: string },
 ): Promise<boolean> {
-  const { head, tree, label } = state;
-  const changes = diffWorkspace(workspace.source, head?.tree, tree);
+  const { head, tree, changes, label } = state;
   if (head === undefined && tree.children(tree.root).length === 0) return false;
   let manifest: { digest: Digest; size: number } | undefined = head?.checkpoint;
   if (manifest === undefined || changes.some(isWorthSaving)) {
@@ -186,14 +189,41 @@ async function backUp(
   return true;
 }
 
-/** From what is on disk to what is wanted. What the backup hashed is not read again. */
-function changesTo(workspace: Workspace, tree: WorkTree, opened: OpenCheckpoint): Change<WorkNode, CheckpointNode>[] {
+type Unsaved = Change<CheckpointNode, WorkNode>[];
+
+/**
+ * From what is on disk to what is wanted. What neither differs between the disk and the head nor between the head and the
+ * checkpoint wanted is equal, so that only the rest is compared.
+ */
+function changesTo(
+  workspace: Workspace,
+  { tree, head, unsaved }: { tree: WorkTree; head: OpenCheckpoint | undefined; unsaved: Unsaved },
+  opened: OpenCheckpoint,
+): Change<WorkNode, CheckpointNode>[] {
   const digests = new WorkDigests(workspace.source, tree);
-  const changes = diffTrees(tree, opened.tree, {
-    sameContent: (path, node, wanted) => digests.of(path, node) === wanted.digest,
-  });
+  const sameContent = (path: ByteString, node: WorkNode, wanted: CheckpointNode): boolean =>
+    digests.of(path, node) === wanted.digest;
+  const changes =
+    head === undefined
+      ? diffTrees(tree, opened.tree, { sameContent })
+      : compareOnly(tree, opened.tree, [...unsaved, ...betweenCheckpoints(head, opened)], sameContent);
   digests.remember();
-  return changes;
+  const isOurs = ({ path }: Change): boolean => path === STAGING_NAME || path.startsWith(`${STAGING_NAME}/`);
+  return changes.filter((change) => !isOurs(change));
+}
+
+function betweenCheckpoints(from: OpenCheckpoint, to: OpenCheckpoint): Change[] {
+  return diffTrees(from.tree, to.tree, { sameContent: (_, before, after) => before.digest === after.digest });
+}
+
+function compareOnly(
+  tree: WorkTree,
+  wanted: CheckpointTree,
+  candidates: readonly Change[],
+  sameContent: (path: ByteString, node: WorkNode, wanted: CheckpointNode) => boolean,
+): Change<WorkNode, CheckpointNode>[] {
+  const paths = candidates.map(({ path }) => path);
+  return diffTrees(new OnlyPaths(tree, paths), new OnlyPaths(wanted, paths), { sameContent });
 }
 
 /** With a filter, only what the chosen titles hold is touched, and the directories on the way to it. */
@@ -217,9 +247,25 @@ function selectTitles(
 }
 
 /** A backup is no place to go on from: after an undo, the head is what it was when the backup was made. */
-async function moveHead(workspace: Workspace, { checkpoint }: OpenCheckpoint, isUndo: boolean): Promise<void> {
+function headAfter({ checkpoint }: OpenCheckpoint, isUndo: boolean): Journal['head'] {
   const isBackup = isUndo && checkpoint.message.startsWith('pre-open backup before restoring ');
-  const head = isBackup ? checkpoint.parent : checkpoint.digest;
-  await updateConfig(workspace.dir, { head });
-  workspace.config.head = head;
+  return isBackup ? (checkpoint.parent ?? null) : checkpoint.digest;
+}
+
+/**
+ * What was written needs not be read by the next command. Its time is the checkpoint's, so whoever writes to it from now on
+ * moves that: only a file that is as new as this restore could change unnoticed, and is left out.
+ */
+function rememberWritten(workspace: Workspace, tree: WorkTree, plan: RestorePlan, kept: ReadonlySet<ByteString>): void {
+  const nowMs = Date.now();
+  const files = plan.write.flatMap(({ path, node }): HashedFile[] => {
+    if (node.type !== 'file' || node.digest === undefined || kept.has(path)) return [];
+    if (node.mtimeSec * 1000 > nowMs - RECENT_MS) return [];
+    const stat = lstatSync(toFsPath(tree.absolute(path)), { bigint: true, throwIfNoEntry: false });
+    const stamp = stat && stampOf(stat);
+    const isOurs =
+      stamp?.sizeBytes === node.sizeBytes && stamp.mtimeSec === node.mtimeSec && stamp.mtimeNsec === node.mtimeNsec;
+    return isOurs ? [{ path, stamp, digest: node.digest }] : [];
+  });
+  if (files.length > 0) new StatCache(workspace.source.index, tree.absolute('')).remember(files, Infinity);
 }

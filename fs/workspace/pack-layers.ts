@@ -1,19 +1,23 @@
 import { indexLayer } from '../../index/layer-index.ts';
-import type { ByteString } from '../../store/byte-string.ts';
 import { BlobIngest } from '../../store/blobs.ts';
+import type { ByteString } from '../../store/byte-string.ts';
 import { layerDescriptor, type CheckpointLayer } from '../../store/checkpoint.ts';
 import type { PackedEntry } from '../../store/entry.ts';
+import { faultPoint } from '../../store/fault-point.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
 import { LayerWriter } from '../../store/layers/layer-writer.ts';
+import type { PackPool } from '../../store/layers/pack-pool.ts';
 import type { Layout } from '../../store/layout.ts';
+import type { ContentReader } from '../tree/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
+import { MemberCopier } from './copy-members.ts';
 import type { LayerPlan } from './plan-layers.ts';
 import { PresentFiles } from './present-files.ts';
-import type { OpenContent, WorkNode } from './work-tree.ts';
+import type { WorkNode, WorkTree } from './work-tree.ts';
 
 /** Something worth telling while a long command runs. */
 export type SaveEvent =
-  | { kind: 'packing'; title: string; entriesDone: number; entryCount: number }
+  | { kind: 'packing'; title: string; entriesDone: number; entryCount: number; bytesDone: number; sizeBytes: number }
   | { kind: 'packed'; title: string; sizeBytes: number };
 
 export interface PackedLayer {
@@ -21,57 +25,76 @@ export interface PackedLayer {
   entries: readonly PackedEntry[];
   /** Files that disappeared before they were packed. */
   gone: readonly ByteString[];
+  /** Files that were being written all the while; what was packed need not be of one moment. */
+  unsteady: readonly ByteString[];
 }
 
 export interface PackOptions {
-  /** Undefined when the file is gone. */
-  openContent: (node: WorkNode) => OpenContent | undefined;
+  tree: WorkTree;
+  reader: ContentReader;
+  pool: PackPool;
   onEvent: (event: SaveEvent) => void;
 }
 
 /** How often progress is told, in entries. */
-const EVENT_EVERY = 512;
+const EVENT_EVERY = 256;
 
 /** Writes one planned layer into the store and into the index, in this order, each durable before the next. */
 export async function packLayer(
   source: TreeSource,
   layout: Layout,
   plan: LayerPlan<WorkNode>,
-  options: PackOptions,
+  { tree, reader, pool, onEvent }: PackOptions,
 ): Promise<PackedLayer> {
+  const { title } = plan;
   await using ingest = await BlobIngest.create(source.store.blobs, layout.ingestDir);
   const entries: PackedEntry[] = [];
-  using files = new PresentFiles(options.openContent);
+  const unsteady: ByteString[] = [];
+  const files = new PresentFiles(tree, reader);
+  const canCopy = plan.entries.some(({ stored }) => stored !== undefined);
+  const tell = progressTeller(plan, onEvent);
   await using writer = await LayerWriter.create(ingest, {
-    tempDir: layout.ingestDir,
+    pool,
     onEntry: (entry) => {
       entries.push(entry);
-      if (entries.length % EVENT_EVERY !== 0) return;
-      options.onEvent({
-        kind: 'packing',
-        title: plan.title,
-        entriesDone: entries.length,
-        entryCount: plan.entries.length,
-      });
+      tell(entry);
     },
+    onGone: (path) => void files.gone.push(path),
+    onChanged: (path, { isUnsteady }) => isUnsteady && void unsteady.push(path),
   });
-  for (const planned of plan.entries) {
-    const present = files.take(planned);
-    if (present === undefined) continue;
-    const { entry, content } = present;
-    await writer.add(entry, content && { read: () => files.read(content) });
+  using copier = new MemberCopier(source);
+  for (let i = 0; i < plan.entries.length;) {
+    const copied = canCopy ? await copier.copy(writer, plan.entries, i) : 0;
+    i += copied;
+    const planned = copied > 0 ? undefined : plan.entries[i++];
+    const present = planned && files.take(planned);
+    if (present !== undefined) await writer.add(present.entry, present.content, present.ifGone);
   }
   const packed = await writer.finish();
+  faultPoint('save.layer-written');
   await ingest.commit(packed.digest);
+  faultPoint('save.layer-stored');
   const contents = await collectLayer(entries.map((entry) => ({ kind: 'entry', entry })));
   indexLayer(source.index, { digest: packed.digest, kind: 'estargz', ...contents });
-  options.onEvent({ kind: 'packed', title: plan.title, sizeBytes: packed.sizeBytes });
-  const { title } = plan;
-  const layer = {
-    title,
-    descriptor: layerDescriptor(title, packed),
-    diffId: packed.diffId,
-    fileCount: packed.fileCount,
+  faultPoint('save.layer-indexed');
+  onEvent({ kind: 'packed', title, sizeBytes: packed.sizeBytes });
+  const descriptor = layerDescriptor(title, packed);
+  const layer = { title, descriptor, diffId: packed.diffId, fileCount: packed.fileCount };
+  return { layer, entries, gone: files.gone, unsteady };
+}
+
+/** Counts entries and bytes as they are written. */
+function progressTeller(
+  { title, entries }: LayerPlan<WorkNode>,
+  onEvent: (event: SaveEvent) => void,
+): (entry: PackedEntry) => void {
+  const sizeBytes = entries.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
+  let entriesDone = 0;
+  let bytesDone = 0;
+  return (entry) => {
+    entriesDone += 1;
+    bytesDone += entry.sizeBytes;
+    if (entriesDone % EVENT_EVERY !== 0 && entry.sizeBytes < 1 << 20) return;
+    onEvent({ kind: 'packing', title, entriesDone, entryCount: entries.length, bytesDone, sizeBytes });
   };
-  return { layer, entries, gone: files.gone };
 }

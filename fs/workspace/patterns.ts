@@ -1,4 +1,8 @@
-import ignore from 'ignore';
+import { createRequire } from 'node:module';
+
+import type createMatcher from 'ignore';
+import type { Ignore } from 'ignore';
+
 import { baseName, type ByteString, fromText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { PathTest } from '../tree/tree.ts';
@@ -41,6 +45,14 @@ const PATTERN_GLOBSTARS_MAX = 8;
 
 /** The package remembers every path it was asked about; past this many it is made to forget them. */
 const REMEMBERED_PATHS_MAX = 50_000;
+
+let loaded: typeof createMatcher | undefined;
+
+/** Loaded when a path is first asked about: where nothing has changed, none is. */
+function newMatcher(): Ignore {
+  loaded ??= createRequire(import.meta.url)('ignore') as typeof createMatcher;
+  return loaded(OPTIONS);
+}
 
 const OPTIONS = { ignoreCase: false, allowRelativePaths: true }; // the latter: no exception for any path
 
@@ -124,13 +136,15 @@ function toLine(pattern: string): ByteString {
 
 function compileTest(lines: readonly ByteString[]): PathTest {
   if (lines.length === 0) return () => false;
-  const rules = ignore(OPTIONS).add(lines);
-  let matcher = rules;
+  let rules: Ignore | undefined;
+  let matcher: Ignore | undefined;
   let asked = 0;
   return (path, isDir) => {
     if (path === '') return false;
+    rules ??= newMatcher().add(lines);
+    matcher ??= rules;
     if (++asked > REMEMBERED_PATHS_MAX) {
-      matcher = ignore(OPTIONS).add(rules); // shares the compiled rules, starts with an empty memory
+      matcher = newMatcher().add(rules); // shares the compiled rules, starts with an empty memory
       asked = 0;
     }
     return matcher.test(isDir ? `${path}/` : path).ignored;

@@ -10,6 +10,8 @@ export interface PlannedEntry<A extends TreeNode> {
   entry: Entry;
   /** Set for files, under each of their names: where the bytes are. */
   content: A | undefined;
+  /** Set when the bytes need not be read again: some layer of the parent holds them. */
+  stored?: CheckpointNode | undefined;
   /** The parent has something of this path. */
   replaces: boolean;
   /** Equal for the names of one object that has several, whatever its type. */

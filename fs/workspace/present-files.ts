@@ -1,54 +1,68 @@
 import type { ByteString } from '../../store/byte-string.ts';
 import type { Entry } from '../../store/entry.ts';
+import type { LayerContent } from '../../store/layers/layer-writer.ts';
+import { openRegular } from '../../store/regular-file.ts';
+import type { ContentReader } from '../tree/content-reader.ts';
 import { whiteoutEntry, type PlannedEntry } from './plan-layers.ts';
-import type { OpenContent, WorkNode } from './work-tree.ts';
+import type { WorkNode, WorkTree } from './work-tree.ts';
 
-/** An entry as it is going to be written, with the bytes of a file. */
+/** An entry as it is going to be written, with where the bytes of a file are. */
 export interface PresentEntry {
   entry: Entry;
-  content?: OpenContent;
+  content?: LayerContent;
+  /** What to write when the file is gone by the time it is read. */
+  ifGone?: Entry;
 }
 
 /**
- * Opens the files of a plan one by one, just before they are packed. Agents and compilers do not stop for a save: a file
- * that disappeared since it was planned is left out, and what it had replaced is hidden as if it had been removed.
+ * Finds the bytes of planned files just before they are packed. Agents and compilers do not stop for a save: a file that
+ * disappeared since it was planned is left out, and what it had replaced is hidden as if it had been removed.
+ *
+ * A file with one name is opened when its turn to be read comes. One with several is opened here, because when it is gone
+ * another name, if that is still there, has to hold the bytes in its stead.
  */
 export class PresentFiles {
   readonly gone: ByteString[] = [];
-  readonly #open: (node: WorkNode) => OpenContent | undefined;
-  readonly #unread = new Set<OpenContent>();
+  readonly #tree: WorkTree;
+  readonly #reader: ContentReader;
   /** First names of files that are gone, and the name that holds the bytes in their stead. */
   readonly #heirs = new Map<ByteString, ByteString | undefined>();
 
-  constructor(open: (node: WorkNode) => OpenContent | undefined) {
-    this.#open = open;
+  constructor(tree: WorkTree, reader: ContentReader) {
+    this.#tree = tree;
+    this.#reader = reader;
   }
 
   /** What is left of a planned entry; undefined when there is nothing to write. */
-  take({ entry, content: node, replaces }: PlannedEntry<WorkNode>): PresentEntry | undefined {
-    if (node === undefined) return { entry };
+  take({ entry, content: node, stored, linkKey, replaces }: PlannedEntry<WorkNode>): PresentEntry | undefined {
+    if (node === undefined || (stored !== undefined && entry.type !== 'file')) return { entry };
+    if (stored !== undefined) return { entry, content: { read: () => this.#reader.pieces(stored.id) } };
     const first = entry.type === 'hardlink' ? entry.link : undefined;
+    if (first === undefined && linkKey === undefined) {
+      return { entry, content: this.#locate(node), ...(replaces && { ifGone: whiteoutEntry(entry.path) }) };
+    }
     if (first !== undefined && !this.#heirs.has(first)) return { entry };
     const heir = first === undefined ? undefined : this.#heirs.get(first);
     if (heir !== undefined) return { entry: { ...entry, link: heir } };
     const content = this.#open(node);
     if (content === undefined) return this.#leaveOut(entry, { isFirst: first === undefined, replaces });
-    this.#unread.add(content);
     if (first === undefined) return { entry, content };
     this.#heirs.set(first, entry.path);
     const { link: _link, ...shared } = entry;
     return { entry: { ...shared, type: 'file', sizeBytes: node.sizeBytes }, content };
   }
 
-  *read(content: OpenContent): Generator<Buffer> {
-    this.#unread.delete(content);
-    yield* content.pieces();
+  /** Where the bytes are: on the disk, or in the layer below a fork. */
+  #locate({ path, stamp, lower }: WorkNode): LayerContent {
+    if (stamp === undefined && lower !== undefined) return { read: () => this.#reader.pieces(lower.id) };
+    return { path: this.#tree.absolute(path), ...(stamp && { times: stamp }) };
   }
 
-  /** Closes what nobody read: the layer was given up. */
-  [Symbol.dispose](): void {
-    for (const content of this.#unread) content.close();
-    this.#unread.clear();
+  #open(node: WorkNode): LayerContent | undefined {
+    const located = this.#locate(node);
+    if (!('path' in located)) return located;
+    const fd = openRegular(located.path);
+    return fd === undefined ? undefined : { fd, ...(located.times && { times: located.times }) };
   }
 
   #leaveOut({ path }: Entry, { isFirst, replaces }: { isFirst: boolean; replaces: boolean }): PresentEntry | undefined {

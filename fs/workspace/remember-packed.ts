@@ -1,26 +1,35 @@
 import { StatCache, type HashedFile } from '../../index/stat-cache.ts';
+import type { Digest } from '../../store/digest.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { PackedLayer } from './pack-layers.ts';
 import type { LayerPlan } from './plan-layers.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
 
+export interface Packed {
+  plans: readonly LayerPlan<WorkNode>[];
+  packed: readonly PackedLayer[];
+  /** The layers of the checkpoint that the workspace now is, lowest first. */
+  layers: readonly Digest[];
+  /** Before the first file was read: milliseconds since 1970. */
+  startMs: number;
+}
+
 /** Notes what the packed files hashed to, so that the next save, diff or open need not read them. */
-export function rememberPacked(
-  source: TreeSource,
-  tree: WorkTree,
-  plans: readonly LayerPlan<WorkNode>[],
-  packed: readonly PackedLayer[],
-  startMs: number,
-): void {
-  const stamps = new Map(
-    plans.flatMap((plan) => plan.entries.map(({ entry, content }) => [entry.path, content?.stamp] as const)),
+export function rememberPacked(source: TreeSource, tree: WorkTree, { plans, packed, layers, startMs }: Packed): void {
+  const nodes = new Map(
+    plans.flatMap((plan) => plan.entries.map(({ entry, content }) => [entry.path, content] as const)),
   );
-  const hashed = packed.flatMap(({ entries }) =>
-    entries.flatMap((entry): HashedFile[] => {
-      const stamp = stamps.get(entry.path);
-      const isAsScanned = stamp !== undefined && stamp.sizeBytes === entry.sizeBytes;
-      return isAsScanned && entry.digest !== undefined ? [{ path: entry.path, stamp, digest: entry.digest }] : [];
-    }),
-  );
-  if (hashed.length > 0) new StatCache(source.index, tree.absolute('')).remember(hashed, startMs);
+  const hashed: HashedFile[] = [];
+  for (const { path, sizeBytes, digest } of packed.flatMap(({ entries }) => entries)) {
+    const node = nodes.get(path);
+    if (node?.stamp === undefined || digest === undefined || node.stamp.sizeBytes !== sizeBytes) continue;
+    node.digest = digest;
+    hashed.push({ path, stamp: node.stamp, digest });
+  }
+  if (tree.remember === undefined) {
+    if (hashed.length > 0) new StatCache(source.index, tree.absolute('')).remember(hashed, startMs);
+    return;
+  }
+  const gone = packed.flatMap((layer) => layer.gone);
+  tree.remember({ layers, differing: gone, isClean: gone.length === 0 });
 }

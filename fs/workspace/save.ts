@@ -1,21 +1,27 @@
+import type { ByteString } from '../../store/byte-string.ts';
 import type { CheckpointMeta } from '../../store/checkpoint-meta.ts';
-import type { CheckpointLayer } from '../../store/checkpoint.ts';
+import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
 import { countOf, storeCheckpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
+import { faultPoint } from '../../store/fault-point.ts';
+import { PackPool } from '../../store/layers/pack-pool.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
+import { openTree } from '../tree/index-checkpoint.ts';
 import { PathFinder } from '../tree/tree.ts';
 import { updateConfig } from './config-file.ts';
 import { readGitState } from './git-state.ts';
+import { recordHead } from './heads.ts';
 import { keepRootTime } from './new-workspace.ts';
 import type { Skipped } from '../tree/disk-node.ts';
 import { packLayer, type PackedLayer, type SaveEvent } from './pack-layers.ts';
 import { isWorthSaving, planLayers, type LayerPlan } from './plan-layers.ts';
 import { rememberPacked } from './remember-packed.ts';
 import { Titles } from './titles.ts';
-import { diffWorkspace, openContent, type WorkNode, type WorkTree } from './work-tree.ts';
+import { diffWorkspace, type WorkNode, type WorkTree } from './work-tree.ts';
 import {
-  openHead,
+  isKnownUnchanged,
+  loadHead,
   readWorkTree,
   rereadConfig,
   titledLayers,
@@ -25,6 +31,8 @@ import {
 
 /** A stack of this many layers under one title is written anew as one: container engines stack 127 layers at most. */
 const STACK_HEIGHT_MAX = 40;
+/** Deltas together heavier than their base, and than this, are written into it: much of them is out of date by then. */
+const DELTA_BYTES_MIN = 32 * 1024 * 1024;
 
 /** Number of files in a title's whole stack, on each of its deltas; a base says it with its own file count. */
 const STACK_FILE_COUNT = 'dev.bento.layer.stack-file-count';
@@ -33,6 +41,8 @@ export interface SaveOptions {
   message?: string;
   /** Replaces `cp-N` as the checkpoint's tag. */
   tag?: string;
+  /** One layer for each title, for readers that know nothing of stacks. */
+  flat?: boolean;
   now?: Date;
   onEvent?: (event: SaveEvent) => void;
   /** Told once when another save of this workspace has to be waited for. */
@@ -56,6 +66,8 @@ export interface SaveResult {
   sequence: number;
   titles: TitleReport[];
   skipped: readonly Skipped[];
+  /** Files that were being written all the while they were read. */
+  unsteady: readonly ByteString[];
   /** Bytes of layers that were written. */
   addedBytes: number;
 }
@@ -65,15 +77,24 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
   await workspace.layout.ensure();
   using _lock = await workspace.layout.lockForSaving(options.onWait);
   await rereadConfig(workspace);
-  const head = await openHead(workspace);
+  const checkpoint = await loadHead(workspace);
   const tree = await readWorkTree(workspace);
+  const mustFlatten = options.flat === true && checkpoint !== undefined && heightOf(checkpoint) > 1;
+  if (checkpoint !== undefined && !mustFlatten && isKnownUnchanged(tree, checkpoint))
+    return unchanged(checkpoint, tree);
+  const head = checkpoint && { checkpoint, tree: await openTree(workspace.source, checkpoint) };
   const changes = diffWorkspace(workspace.source, head?.tree, tree);
-  if (head !== undefined && !changes.some(isWorthSaving)) return unchanged(head, tree);
+  if (head !== undefined && !mustFlatten && !changes.some(isWorthSaving)) return unchanged(head.checkpoint, tree);
   const sequence = await workspace.layout.nextSequence();
   const made = await makeCheckpoint(workspace, { head, tree, changes, sequence, options });
+  faultPoint('save.manifest-stored');
   const tags = [...new Set([options.tag ?? `cp-${sequence}`, 'latest'])];
   await workspace.layout.setTags(tags, made.manifest);
+  faultPoint('save.tagged');
+  await recordHead(workspace.layout, workspace.dir, made.manifest.digest);
+  faultPoint('save.head-recorded');
   await updateConfig(workspace.dir, { head: made.manifest.digest });
+  faultPoint('save.head-moved');
   keepRootTime(workspace.dir, tree);
   workspace.config.head = made.manifest.digest;
   return {
@@ -83,6 +104,7 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
     sequence,
     titles: made.titles,
     skipped: [...tree.skipped, ...made.skipped],
+    unsteady: made.unsteady,
     addedBytes: made.addedBytes,
   };
 }
@@ -100,13 +122,14 @@ export interface MadeCheckpoint {
   titles: TitleReport[];
   /** What was there when the workspace was looked at and was gone when it was packed. */
   skipped: Skipped[];
+  unsteady: ByteString[];
   addedBytes: number;
 }
 
 /** Packs the changes and stores the manifest. No tag and no head moves: until then nobody sees it. */
 export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMake): Promise<MadeCheckpoint> {
   const startMs = Date.now();
-  const base = make.head !== undefined && isStackUnusable(make.head) ? undefined : make.head;
+  const base = make.head !== undefined && mustRepack(make.head.checkpoint, make.options) ? undefined : make.head;
   const changes = base === make.head ? make.changes : diffWorkspace(workspace.source, undefined, make.tree);
   const stack = base === undefined ? [] : titledLayers(base);
   const titles = new Titles(workspace.source.entries, stack, workspace.setup.rules);
@@ -116,17 +139,11 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
     titleOfDepth: (depth) => stack[depth]?.title ?? '',
     dirAt: base === undefined ? undefined : (path) => finder.find(path),
   });
-  const packed: PackedLayer[] = [];
-  for (const plan of withEmptyTitles(plans, titles, base)) {
-    packed.push(
-      await packLayer(workspace.source, workspace.layout, plan, {
-        openContent: (node) => openContent(make.tree, node, workspace.reader),
-        onEvent: make.options.onEvent ?? (() => undefined),
-      }),
-    );
-  }
-  rememberPacked(workspace.source, make.tree, plans, packed, startMs);
+  if (base !== make.head) markStored(plans, make);
+  const packed = await packAll(workspace, make, withEmptyTitles(plans, titles, base));
   const layers = stackLayers(base, packed, plans, titles);
+  const digests = layers.map((layer) => layer.descriptor.digest);
+  rememberPacked(workspace.source, make.tree, { plans, packed, layers: digests, startMs });
   const manifest = await storeCheckpoint(workspace.source.store.blobs, {
     layers,
     meta: await describeCheckpoint(workspace, make),
@@ -137,20 +154,68 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
     manifest,
     titles: reportTitles(layers, written),
     skipped: packed.flatMap(({ gone }) => gone).map((path) => ({ path, reason: 'it disappeared meanwhile' })),
+    unsteady: packed.flatMap((layer) => layer.unsteady),
     addedBytes: sum(written.map((layer) => layer.descriptor.size)),
   };
 }
 
-/** Too high to be read quickly; or, in a checkpoint of somebody else's making, with another title's layer in between. */
-function isStackUnusable({ checkpoint }: OpenCheckpoint): boolean {
-  const heights = new Map<string, number>();
-  let previous: string | undefined;
-  for (const { title } of checkpoint.layers) {
-    if (heights.has(title) && title !== previous) return true;
-    heights.set(title, (heights.get(title) ?? 0) + 1);
-    previous = title;
+async function packAll(
+  workspace: Workspace,
+  { tree, options }: CheckpointToMake,
+  plans: readonly LayerPlan<WorkNode>[],
+): Promise<PackedLayer[]> {
+  const planned = plans.flatMap((plan) => plan.entries);
+  await using pool = PackPool.for({
+    entryCount: planned.length,
+    sizeBytes: sum(planned.map(({ entry }) => entry.sizeBytes)),
+  });
+  const { reader } = workspace;
+  const onEvent = options.onEvent ?? (() => undefined);
+  const packed: PackedLayer[] = [];
+  for (const plan of plans) {
+    packed.push(await packLayer(workspace.source, workspace.layout, plan, { tree, reader, pool, onEvent }));
   }
-  return [...heights.values()].some((height) => height >= STACK_HEIGHT_MAX);
+  return packed;
+}
+
+/** Files that are as the head has them need not be read: their bytes are copied from its layers. */
+function markStored(plans: readonly LayerPlan<WorkNode>[], { head, changes }: CheckpointToMake): void {
+  if (head === undefined) return;
+  const isNew = (change: Change): boolean =>
+    change.before?.type !== 'file' || change.differences.some((difference) => difference === 'content');
+  const fresh = new Set(changes.filter(isNew).map((change) => change.path));
+  const finder = new PathFinder(head.tree);
+  for (const planned of plans.flatMap((plan) => plan.entries)) {
+    if (planned.content === undefined || fresh.has(planned.entry.path)) continue;
+    const stored = finder.find(planned.entry.path);
+    if (stored?.type === 'file' && stored.sizeBytes === planned.content.sizeBytes) planned.stored = stored;
+  }
+}
+
+/**
+ * Whether a checkpoint's stacks are to be written anew: because that is wanted, they are too high or too heavy to be read
+ * quickly, or, in a checkpoint of somebody else's making, another title's layer lies in between.
+ */
+function mustRepack({ layers }: Checkpoint, { flat }: SaveOptions): boolean {
+  const stacks = new Map<string, CheckpointLayer[]>();
+  let previous: string | undefined;
+  for (const layer of layers) {
+    if (stacks.has(layer.title) && layer.title !== previous) return true;
+    stacks.set(layer.title, [...(stacks.get(layer.title) ?? []), layer]);
+    previous = layer.title;
+  }
+  const heightMax = flat === true ? 2 : STACK_HEIGHT_MAX;
+  return [...stacks.values()].some((stack) => stack.length >= heightMax || isHeavy(stack));
+}
+
+function isHeavy([base, ...deltas]: readonly CheckpointLayer[]): boolean {
+  const deltaBytes = sum(deltas.map(({ descriptor }) => descriptor.size));
+  return deltaBytes > Math.max(base?.descriptor.size ?? 0, DELTA_BYTES_MIN);
+}
+
+/** Of the highest stack. */
+function heightOf({ layers }: Checkpoint): number {
+  return Math.max(...layers.map(({ title }) => layers.filter((other) => other.title === title).length), 0);
 }
 
 /** Every title has a layer from the first checkpoint on, even an empty one: readers expect to find it. */
@@ -241,8 +306,7 @@ async function describeCheckpoint(
   };
 }
 
-function unchanged(head: OpenCheckpoint, tree: WorkTree): SaveResult {
-  const { digest, sequence, layers } = head.checkpoint;
+function unchanged({ digest, sequence, layers }: Checkpoint, tree: WorkTree): SaveResult {
   return {
     saved: false,
     digest,
@@ -250,6 +314,7 @@ function unchanged(head: OpenCheckpoint, tree: WorkTree): SaveResult {
     sequence,
     titles: reportTitles(layers, []),
     skipped: tree.skipped,
+    unsteady: [],
     addedBytes: 0,
   };
 }

@@ -8,6 +8,7 @@ import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';
 import { hashFile, OpenFile } from '../tree/disk-file.ts';
 import type { Skipped } from '../tree/disk-node.ts';
+import { isWorthSaving } from './plan-layers.ts';
 
 /** An object of a workspace: on disk (`stamp`), or shown by the checkpoint below a fork (`lower`). */
 export interface WorkNode extends TreeNode {
@@ -21,6 +22,20 @@ export interface WorkTree extends Tree<WorkNode> {
   /** Where on disk the bytes of a node with a stamp lie. */
   absolute(path: ByteString): ByteString;
   readonly skipped: readonly Skipped[];
+  /** Keeps digests, and what came out of a comparison, in a cache of its own; where it is missing, the index keeps digests. */
+  readonly remember?: ((compared?: Compared) => void) | undefined;
+  /** Whether nothing worth saving differs from a checkpoint with these layers, as far as `stat` can tell. */
+  isUnchangedSince?(layers: readonly Digest[]): boolean;
+}
+
+/** How a tree was compared with a checkpoint, or made into one. */
+export interface Compared {
+  /** The checkpoint's layers, lowest first. */
+  layers: readonly Digest[];
+  /** Paths of everything that differs, times of directories too; absent: too much to tell what does not. */
+  differing: readonly ByteString[] | undefined;
+  /** None of it is worth saving. */
+  isClean: boolean;
 }
 
 /** A file's bytes, to be read once; or closed without reading. */
@@ -61,25 +76,27 @@ export const EMPTY_TREE: Tree<CheckpointNode> = {
  */
 export class WorkDigests {
   readonly #tree: WorkTree;
-  readonly #cache: StatCache;
+  /** For a tree that has no cache of its own. */
+  readonly #cache: StatCache | undefined;
   readonly #startMs = Date.now();
   readonly #hashed: HashedFile[] = [];
 
   constructor(source: TreeSource, tree: WorkTree) {
     this.#tree = tree;
-    this.#cache = new StatCache(source.index, tree.absolute(''));
+    this.#cache = tree.remember === undefined ? new StatCache(source.index, tree.absolute('')) : undefined;
   }
 
   /** Undefined for a file that vanished while it was looked at. */
   of(path: ByteString, node: WorkNode): Digest | undefined {
-    const digest = node.digest ?? (node.stamp && this.#cache.digestOf(path, node.stamp)) ?? this.#read(path, node);
+    const digest = node.digest ?? (node.stamp && this.#cache?.digestOf(path, node.stamp)) ?? this.#read(path, node);
     if (digest !== undefined) node.digest = digest;
     return digest;
   }
 
   /** Keeps what was read for the next command. */
-  remember(): void {
-    if (this.#hashed.length > 0) this.#cache.remember(this.#hashed.splice(0), this.#startMs);
+  remember(compared?: Compared): void {
+    if (this.#cache === undefined) this.#tree.remember?.(compared);
+    else if (this.#hashed.length > 0) this.#cache.remember(this.#hashed.splice(0), this.#startMs);
   }
 
   #read(path: ByteString, { stamp }: WorkNode): Digest | undefined {
@@ -99,6 +116,19 @@ export function diffWorkspace(
   const changes = diffTrees(before ?? EMPTY_TREE, after, {
     sameContent: (path, lower, node) => digests.of(path, node) === lower.digest,
   });
-  digests.remember();
+  digests.remember(before && comparedWith(before, changes));
   return changes;
+}
+
+/**
+ * What a comparison of a whole workspace with a checkpoint found. Where a file lost one of its names, the directory of
+ * another is no longer known to be equal: it depends on what becomes of the lost one.
+ */
+export function comparedWith(before: CheckpointTree, changes: readonly Change[]): Compared {
+  const losesNames = changes.some((change) => change.before?.linkKey !== undefined);
+  return {
+    layers: before.layers.map((layer) => layer.digest),
+    differing: losesNames ? undefined : changes.map((change) => change.path),
+    isClean: !changes.some(isWorthSaving),
+  };
 }

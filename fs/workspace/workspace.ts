@@ -1,9 +1,10 @@
-import { realpathSync } from 'node:fs';
+import { lstatSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
 
 import type { IndexedLayer } from '../../index/entries.ts';
 import { fromText, type ByteString } from '../../store/byte-string.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
-import { parseDigest, type Digest } from '../../store/digest.ts';
+import { digestOf, hexOf, parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { MountTable, type MountStatus } from '../mounts/mount-table.ts';
@@ -13,8 +14,8 @@ import { ContentReader } from '../tree/content-reader.ts';
 import { openTree, type TreeSource } from '../tree/index-checkpoint.ts';
 import type { Config } from './config-types.ts';
 import { loadConfig } from './config.ts';
-import { LiveTree } from './live-tree.ts';
-import { compileIgnore, type LayerRule } from './patterns.ts';
+import { LiveTree, type ScanPlace } from './live-tree.ts';
+import { compileIgnore, STAGING_NAME, type LayerRule } from './patterns.ts';
 import type { WorkTree } from './work-tree.ts';
 
 /** What goes into which layer of a workspace, as its configuration and the extensions say. */
@@ -36,10 +37,11 @@ export interface Workspace {
   layout: Layout;
   setup: LayerSetup;
   source: TreeSource;
-  reader: ContentReader;
+  readonly reader: ContentReader;
   table: MountTable;
   /** The record of the fork this directory is, if it is one and is mounted. */
   fork: MountStatus | undefined;
+  note?: (line: string) => void;
 }
 
 export interface OpenWorkspaceOptions {
@@ -47,8 +49,11 @@ export interface OpenWorkspaceOptions {
   config: Config;
   id: string;
   setup: LayerSetup;
+  /** Told in one line what an interrupted `open` left, and what became of it. */
+  note?: (line: string) => void;
 }
 
+/** What an `open` that was killed began in the directory is finished or taken back first. */
 export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOptions): Promise<Workspace> {
   const dir = realpathSync(options.dir);
   const table = new MountTable(source.store);
@@ -58,12 +63,48 @@ export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOp
     throw new BentoError('NOT_MOUNTED', `${dir} is a fork that is not mounted`, { hint: 'bento mounts --restore' });
   }
   const layout = source.store.layout(options.id);
-  return { ...options, dir, layout, source, reader: new ContentReader(source.store, source.entries), table, fork };
+  const wasInterrupted = hasStaging(dir) && (await settleUnlessRunning(dir, layout, options.note));
+  const config = wasInterrupted ? (await loadConfig(dir)).config : options.config;
+  let reader: ContentReader | undefined;
+  return {
+    ...options,
+    config,
+    dir,
+    layout,
+    source,
+    get reader() {
+      return (reader ??= new ContentReader(source.store, source.entries));
+    },
+    table,
+    fork,
+  };
 }
 
-/** Another command may have moved the head while this one waited for the lock. */
+/**
+ * To be called under the save lock: another command may have moved the head while this one waited for it, or may have been
+ * killed in the middle of an `open`.
+ */
 export async function rereadConfig(workspace: Workspace): Promise<void> {
+  if (hasStaging(workspace.dir)) await settle(workspace.dir, workspace.layout, workspace.note);
   workspace.config = (await loadConfig(workspace.dir)).config;
+}
+
+function hasStaging(dir: string): boolean {
+  return lstatSync(join(dir, STAGING_NAME), { throwIfNoEntry: false }) !== undefined;
+}
+
+/** @returns whether the directory is now another than it was found; false also while another command is at work there */
+async function settleUnlessRunning(dir: string, layout: Layout, note: OpenWorkspaceOptions['note']): Promise<boolean> {
+  using lock = await layout.tryLockSaves();
+  return lock !== undefined && (await settle(dir, layout, note));
+}
+
+/** Loaded only when there is something to settle. */
+async function settle(dir: string, layout: Layout, note: OpenWorkspaceOptions['note']): Promise<boolean> {
+  const { settleInterrupted } = await import('./restore/recover.ts');
+  const line = await settleInterrupted(dir, layout);
+  if (line !== undefined) note?.(line);
+  return line !== undefined;
 }
 
 /** A checkpoint with its merged tree. */
@@ -78,12 +119,26 @@ export async function openCheckpoint(source: TreeSource, digest: Digest): Promis
 }
 
 /** The checkpoint this directory is at: none before the first save, or when its manifest is not in the store any more. */
-export async function openHead(workspace: Workspace): Promise<OpenCheckpoint | undefined> {
-  const { config, source } = workspace;
+export async function loadHead({ config, source }: Workspace): Promise<Checkpoint | undefined> {
   if (config.head === undefined) return undefined;
   const digest = parseDigest(config.head, 'head in bento.yaml');
-  if (!(await source.store.blobs.has(digest))) return undefined;
-  return await openCheckpoint(source, digest);
+  return (await source.store.blobs.has(digest)) ? await source.store.loadCheckpoint(digest) : undefined;
+}
+
+/** `loadHead` with its tree. */
+export async function openHead(workspace: Workspace): Promise<OpenCheckpoint | undefined> {
+  const checkpoint = await loadHead(workspace);
+  return checkpoint && { checkpoint, tree: await openTree(workspace.source, checkpoint) };
+}
+
+/**
+ * Whether a workspace has nothing worth saving, known from `stat` alone: it was compared with the same layers before, and
+ * every stamp is what it was then. When it is not known, the trees must be compared.
+ */
+export function isKnownUnchanged(tree: WorkTree, { layers }: Checkpoint): boolean {
+  const isKnown = tree.isUnchangedSince?.(layers.map((layer) => layer.descriptor.digest)) === true;
+  if (isKnown) tree.remember?.();
+  return isKnown;
 }
 
 /** The workspace as it is now. A fork is read from its upper directory alone; anything else is scanned. */
@@ -94,7 +149,14 @@ export async function readWorkTree(workspace: Workspace): Promise<WorkTree> {
     const { tree } = await openCheckpoint(source, fork.manifest);
     return new OverlayTree(fromText(`${table.forkDir(fork)}/upper`), tree, isIgnored);
   }
-  return LiveTree.scan(fromText(dir), { isIgnored, exclude: await placesToSkip(workspace) });
+  const exclude = await placesToSkip(workspace);
+  return LiveTree.scan(fromText(dir), { isIgnored, exclude }, scanPlace(workspace, exclude));
+}
+
+/** Where the scan of this directory is kept, and what it depends on besides the directory itself. */
+function scanPlace({ dir, setup, source }: Workspace, exclude: ReadonlySet<ByteString>): ScanPlace {
+  const file = join(source.store.cacheDir, 'scans', hexOf(digestOf(dir)).slice(0, 32));
+  return { file, rules: digestOf(JSON.stringify([setup.ignore, [...exclude].sort()])) };
 }
 
 /** Directories inside the workspace that are not part of it: the store, and what bento mounted there. */

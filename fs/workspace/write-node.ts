@@ -82,12 +82,16 @@ function writeContent(path: ByteString, content: Iterable<Buffer>, sizeBytes: nu
   }
 }
 
-/** @returns whether something was left out */
-function writeSparsely(fd: number, piece: Buffer, offset: number): boolean {
+/**
+ * Writes a piece of a file where it belongs, but for long runs of zeros.
+ *
+ * @returns whether something was left out: the file's length must be set in the end
+ */
+export function writeSparsely(fd: number, piece: Buffer, offset: number): boolean {
   let from = 0;
   let hasHole = false;
   for (let at = 0; at + HOLE_BYTES <= piece.length; at += HOLE_BYTES) {
-    if (piece.compare(ZEROS, 0, HOLE_BYTES, at, at + HOLE_BYTES) !== 0) continue;
+    if (piece[at] !== 0 || piece.compare(ZEROS, 0, HOLE_BYTES, at, at + HOLE_BYTES) !== 0) continue;
     writeAll(fd, piece.subarray(from, at), offset + from);
     from = at + HOLE_BYTES;
     hasHole = true;

@@ -4,7 +4,7 @@ import { toText, type ByteString } from '../byte-string.ts';
 import { digestOf, type Digest } from '../digest.ts';
 import type { Chunk, EntryType, Metadata, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
-import { cutChunks } from './content.ts';
+import { cutChunks } from './large-file.ts';
 import type { LayerItem } from './layer-contents.ts';
 import { BENTO_LINK, BENTO_PATH, parsePaxTime, xattrsOf, type Timestamp } from './pax-records.ts';
 import { isFormatFile, LANDMARK_CONTENT, TOC_NAME } from './reserved-names.ts';

@@ -139,20 +139,43 @@ export function readChunkSync(reader: SyncBlobReader, chunk: Chunk, packing: Chu
   return verified(cutOut(gunzipPrefixSync(stored, endOf(chunk)), chunk), chunk);
 }
 
+/**
+ * The part of a chunk's member that must be read for its first `endBytes` inflated bytes: where several chunks lie in one
+ * member, those up to the end of the last one wanted.
+ */
+export function storedBytes(chunk: Chunk, packing: ChunkPacking, endBytes = endOf(chunk)): number {
+  // A foreign member may run on for long after the piece we want: its tail is not even read.
+  return packing === 'bare' ? chunk.sizeBytes : Math.min(chunk.blobBytes, memberBytesMax(endBytes));
+}
+
+/**
+ * Inflates a member once for all the chunks wanted of it.
+ *
+ * @param stored - as many bytes as `storedBytes` says
+ * @returns `endBytes` bytes or more; fewer only of a damaged member, which `chunkOf` notices
+ */
+export function inflateStored(stored: Buffer, packing: ChunkPacking, endBytes: number): Buffer {
+  return packing === 'bare' ? stored : gunzipPrefixSync(stored, endBytes);
+}
+
+/** Cuts a chunk out of its inflated member and checks it. @throws BentoError DIGEST_MISMATCH */
+export function chunkOf(inflated: Buffer, chunk: Chunk): Buffer {
+  return verified(cutOut(inflated, chunk), chunk);
+}
+
 function rangeOf(
   reader: { sizeBytes: number },
   chunk: Chunk,
   packing: ChunkPacking,
 ): { offset: number; length: number } {
   const offset = chunk.blobOffset;
-  // A foreign member may run on for long after the piece we want: its tail is not even read.
-  const length = packing === 'bare' ? chunk.sizeBytes : Math.min(chunk.blobBytes, memberBytesMax(endOf(chunk)));
+  const length = storedBytes(chunk, packing);
   if (offset + length > reader.sizeBytes) throw invalidLayer(`it ends before the chunk at ${offset}`);
   return { offset, length };
 }
 
 /** How many inflated bytes of its member are needed for a chunk. */
-function endOf(chunk: Chunk): number {
+export function endOf(chunk: Chunk): number {
   return chunk.innerOffset + chunk.sizeBytes;
 }
 

@@ -1,27 +1,54 @@
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync } from 'node:fs';
+
 import { toText, type ByteString } from '../byte-string.ts';
-import { digestOf, type Digest } from '../digest.ts';
+import { digestFromBytes, digestOf, type Digest } from '../digest.ts';
 import type { Chunk, Entry, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
-import type { LayerSink } from './blob-output.ts';
-import { adoptMembers, packContent, type ContentSource, type PackedContent, type PackedMember } from './content.ts';
 import { encodeFooter } from './footer.ts';
-import { InFlight, Lane } from './in-flight.ts';
-import { gzipMemberSync } from './gzip-member.ts';
-import { MemberStream } from './member-stream.ts';
+import { gzipMember, gzipMemberSync } from './gzip-member.ts';
+import { LargeFile, LargePieces, type LargeContent } from './large-file.ts';
+import { LayerOutput, type LayerSink } from './layer-output.ts';
+import type { FileJob, GroupRoom, PackedChunk, PackedFile, PackedGroup, RecordItem } from './pack-job.ts';
+import type { PackPool } from './pack-pool.ts';
 import { LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, TOC_NAME } from './reserved-names.ts';
+import type { ChangedFile, FileTimes } from './steady-read.ts';
+import { BLOCK_BYTES, paddingOf } from './tar-fields.ts';
 import { encodeFormatFileHeader, encodeTarHeader, MARKER_METADATA } from './tar-header.ts';
 import { checkPath } from './tar-name.ts';
-import { CHUNK_BYTES, encodeFormatFileEntry, encodeToc, encodeTocEntry } from './toc.ts';
+import { TaskChain } from './task-chain.ts';
+import { CHUNK_BYTES, encodeFormatFileEntry, TocBuilder } from './toc.ts';
 
-/** Entries being read and compressed ahead of the one being written. */
-const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
-const IN_FLIGHT_COUNT_MAX = 32;
+/** Entries gather in one gzip member until their tar records are this long. Part of the format, like the gzip level. */
+export const GROUP_BYTES = 128 * 1024;
+/** A file of this size or more has members of its own. Part of the format, too. */
+export const LARGE_BYTES = 64 * 1024;
+/** What a header takes in a group, pax header included, for deciding where the group ends. */
+const HEADER_BYTES = 3 * BLOCK_BYTES;
+const EMPTY = new Uint8Array(0);
+/** Groups under way for each thread: one being packed, one waiting, one being written. */
+const GROUPS_PER_THREAD = 3;
+
+/** The bytes of a file. */
+export type LayerContent =
+  /** A file on disk; `onGone` tells that it had disappeared when it was to be read. */
+  | { path: ByteString; times?: FileTimes }
+  /** An open file, which the writer closes. */
+  | { fd: number; times?: FileTimes }
+  /** Pieces of any size; called again when there turn out to be more or fewer bytes than `entry.sizeBytes`. */
+  | { read: () => AsyncIterable<Buffer> | Iterable<Buffer> };
+
+type FileSource = FileJob['source'];
 
 export interface LayerWriterOptions {
-  /** Where the compressed form of a large file waits while its size is not known yet. */
-  tempDir: string;
+  /** Where the work is done. */
+  pool: PackPool;
   /** Called for each entry once it is written, in archive order, with the digest and chunks of what was read. */
   onEntry?: (entry: PackedEntry) => void;
+  /** Called for each file that was not there any more; what was added as `ifGone` is written in its place. */
+  onGone?: (path: ByteString) => void;
+  /** Called for each file that is recorded otherwise than it was added, because it changed meanwhile. */
+  onChanged?: (path: ByteString, changed: ChangedFile) => void;
 }
 
 /** A finished layer. */
@@ -37,32 +64,38 @@ export interface PackedLayer {
   fileCount: number;
 }
 
-type PackStep = () => Promise<PackedContent> | PackedContent | undefined;
+/** A member of an earlier layer that is taken over as it is. */
+export interface CopiedGroup {
+  /** Inflated and verified by the caller: exactly the tar records of `entries`. */
+  raw: Buffer;
+  member: Buffer;
+  entries: readonly { entry: Entry; innerOffset: number }[];
+}
 
 /**
  * Writes an eStargz layer: a tar+gzip for everyone, seekable for us. The same entries and contents give the same bytes,
- * on any machine with the same zlib.
+ * on any machine with the same zlib, and however many threads work on it.
  *
  * Await each `add` before the next: it resolves as soon as there is room for more, while the entry is still being read
  * and compressed beside others. Written entries come out through `onEntry`, in the order they were added. What fails in
  * the background makes the next call reject, and every one after it; a layer is whole only when `finish` has returned.
  */
 export class LayerWriter {
-  readonly #stream: MemberStream;
+  readonly #out: LayerOutput;
   readonly #options: LayerWriterOptions;
-  readonly #inFlight = new InFlight({ bytesMax: IN_FLIGHT_BYTES_MAX, countMax: IN_FLIGHT_COUNT_MAX });
-  readonly #largeFiles = new Lane();
+  readonly #chain: TaskChain;
   readonly #paths = new Set<ByteString>();
-  #tocLines: string[] = [];
-  #written: Promise<void> = Promise.resolve();
-  #failure: { error: unknown } | undefined;
-  readonly #stop = new AbortController();
-  #isClosed = false;
+  #group: RecordItem[] = [];
+  #groupBytes = 0;
+  readonly #toc = new TocBuilder();
   #fileCount = 0;
+  /** Open files handed to us that are not read yet. */
+  readonly #fds = new Set<number>();
 
   private constructor(sink: LayerSink, options: LayerWriterOptions) {
-    this.#stream = new MemberStream(sink);
+    this.#out = new LayerOutput(sink);
     this.#options = options;
+    this.#chain = new TaskChain(options.pool.width * GROUPS_PER_THREAD);
   }
 
   static async create(sink: LayerSink, options: LayerWriterOptions): Promise<LayerWriter> {
@@ -75,64 +108,84 @@ export class LayerWriter {
    * Adds an entry. Entries come in archive order: depth-first, parents before children.
    *
    * @param content - of a file, read to its end: the archived size is what was read, not what `entry` says
+   * @param ifGone - what to write when a file given by its path is gone
    * @throws RangeError when the path was added before; BentoError FORMAT_INVALID when the path cannot be archived;
    *   whatever went wrong with an earlier entry
    */
-  async add(entry: Entry, content?: ContentSource): Promise<void> {
+  async add(entry: Entry, content?: LayerContent, ifGone?: Entry): Promise<void> {
+    this.#chain.assertOpen();
     if ((entry.type === 'file') !== (content !== undefined))
       throw new TypeError('a file has content, nothing else has');
-    const where = { lane: this.#largeFiles, tempDir: this.#options.tempDir, signal: this.#stop.signal };
-    const heldBytes = content ? Math.min(entry.sizeBytes, CHUNK_BYTES) : 0;
-    await this.#enqueue(entry, heldBytes, () => content && packContent(content, where));
+    this.#claimPath(entry);
+    if (content === undefined) { await this.#addToGroup({ entry }, 0); return; }
+    if ('fd' in content) this.#fds.add(content.fd);
+    if ('read' in content) { await this.#addPieces(entry, content.read); return; }
+    const source: FileSource =
+      'path' in content
+        ? { kind: 'path', path: content.path, times: content.times }
+        : { kind: 'fd', fd: content.fd, times: content.times };
+    if (entry.sizeBytes >= LARGE_BYTES) await this.#addLargeFile(entry, source, ifGone);
+    else await this.#addToGroup({ entry, source, ifGone }, entry.sizeBytes);
   }
 
-  /**
-   * Adds a file whose chunks are already compressed, as by an earlier LayerWriter: they are copied, not compressed again.
-   *
-   * @throws as `add` does; later, from the next call, BentoError DIGEST_MISMATCH when a member is not the chunk it
-   *   should be, FORMAT_INVALID when it holds more
-   */
-  async addPacked(entry: Entry, members: readonly PackedMember[]): Promise<void> {
-    if (entry.type !== 'file') throw new TypeError('only files have packed members');
-    await this.#enqueue(entry, 0, () => adoptMembers(members, entry.digest));
+  /** Takes a member of an earlier layer over without compressing it again. */
+  async addCopied({ raw, member, entries }: CopiedGroup): Promise<void> {
+    this.#chain.assertOpen();
+    for (const { entry } of entries) this.#claimPath(entry);
+    await this.#endGroup();
+    await this.#chain.add(
+      () => Promise.resolve(),
+      async () => {
+        const blobOffset = await this.#out.member(raw, member);
+        for (const { entry, innerOffset } of entries) {
+          this.#record(packedEntry(entry, { blobOffset, blobBytes: member.length, innerOffset }));
+        }
+      },
+    );
+  }
+
+  /** Takes a large file of an earlier layer over, chunk by chunk. The chunks are verified by whoever yields them. */
+  async addCopiedFile(entry: Entry, chunks: () => Iterable<PackedChunk> | AsyncIterable<PackedChunk>): Promise<void> {
+    this.#chain.assertOpen();
+    this.#claimPath(entry);
+    await this.#endGroup();
+    await this.#chain.add(
+      () => Promise.resolve(),
+      async () => {
+        const written = await this.#writeChunks(entry, chunks());
+        if (written.sizeBytes !== entry.sizeBytes) throw sizeMismatch(entry, written.sizeBytes);
+        this.#record({ ...entry, chunks: written.chunks });
+      },
+    );
   }
 
   /** Writes the table of contents and the footer, once everything before them is written. */
   async finish(): Promise<PackedLayer> {
-    this.#assertOpen();
-    this.#isClosed = true;
-    await this.#written;
-    this.#throwFailure();
-    const toc = encodeToc(this.#tocLines);
-    this.#tocLines = [];
+    this.#chain.assertOpen();
+    await this.#endGroup();
+    await this.#chain.finish();
+    const toc = this.#toc.finish();
     const tocFile = Buffer.concat([encodeFormatFileHeader(TOC_NAME, toc.length), toc]);
-    const digests = await this.#stream.finish(tocFile, encodeFooter);
-    const { sizeBytes, uncompressedBytes } = this.#stream;
+    const last = Buffer.concat([tocFile, Buffer.alloc(paddingOf(tocFile.length) + 2 * BLOCK_BYTES)]);
+    const tocOffset = await this.#out.member(last, await gzipMember(last));
+    await this.#out.bytes(encodeFooter(tocOffset));
+    const digests = await this.#out.finish();
+    const { sizeBytes, uncompressedBytes } = this.#out;
     return { ...digests, sizeBytes, tocDigest: digestOf(toc), uncompressedBytes, fileCount: this.#fileCount };
   }
 
   /** Gives up on an unfinished layer and waits until nothing of it is open any more. Harmless after `finish`. */
   async close(): Promise<void> {
-    if (!this.#isClosed) this.#fail(new Error('the layer writer was closed'));
-    this.#isClosed = true;
-    await this.#written;
+    await this.#chain.close();
+    for (const fd of this.#fds) this.#closeFd(fd);
+  }
+
+  #closeFd(fd: number): void {
+    if (this.#fds.delete(fd)) closeSync(fd);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  async #enqueue(entry: Entry, heldBytes: number, pack: PackStep): Promise<void> {
-    this.#assertOpen();
-    this.#claimPath(entry);
-    await this.#inFlight.enter(heldBytes);
-    const content = this.#failure ? undefined : Promise.resolve(pack());
-    content?.catch(() => undefined); // looked at when the turn of this entry comes
-    this.#written = this.#written
-      .then(() => this.#writeNext(entry, content))
-      .catch((error: unknown) => this.#fail(error))
-      .finally(() => this.#inFlight.leave(heldBytes));
-    this.#throwFailure();
   }
 
   #claimPath(entry: Entry): void {
@@ -142,76 +195,243 @@ export class LayerWriter {
     this.#paths.add(entry.path);
   }
 
-  async #writeNext(entry: Entry, pending: Promise<PackedContent | undefined> | undefined): Promise<void> {
-    const content = await pending;
+  /** The end of a group follows from what was announced, never from what is read: the same plan gives the same groups. */
+  async #addToGroup(item: RecordItem, sizeBytes: number): Promise<void> {
+    this.#group.push(item);
+    this.#groupBytes += HEADER_BYTES + sizeBytes;
+    if (this.#groupBytes >= GROUP_BYTES) await this.#endGroup();
+  }
+
+  async #endGroup(): Promise<void> {
+    const items = this.#group;
+    if (items.length === 0) return;
+    this.#group = [];
+    this.#groupBytes = 0;
+    const pack = async (): Promise<PackedGroup & { room: GroupRoom }> => {
+      try {
+        return await this.#options.pool.group(items);
+      } finally {
+        for (const { source } of items) if (source?.kind === 'fd') this.#closeFd(source.fd);
+      }
+    };
+    await this.#chain.add(pack, async (packed) => await this.#writeGroup(packed, items));
+  }
+
+  /** Pieces are held until it is clear whether they make a large file. */
+  async #addPieces(entry: Entry, read: () => AsyncIterable<Buffer> | Iterable<Buffer>): Promise<void> {
+    if (entry.sizeBytes >= LARGE_BYTES)
+      { await this.#addLarge(entry, () => new LargePieces(read, entry.sizeBytes)); return; }
+    const pieces: Buffer[] = [];
+    let sizeBytes = 0;
     try {
-      this.#throwFailure();
-      const packed = content ? await this.#writeFile(entry, content) : await this.#writeHeader(entry);
-      this.#options.onEntry?.(packed);
+      for await (const piece of read()) {
+        sizeBytes += piece.length;
+        if (sizeBytes < LARGE_BYTES) pieces.push(piece);
+      }
+    } catch (error) {
+      this.#chain.fail(error);
+      throw error;
+    }
+    if (sizeBytes >= LARGE_BYTES) { await this.#addLarge(entry, () => new LargePieces(read, sizeBytes)); return; }
+    await this.#addToGroup({ entry, source: { kind: 'bytes', bytes: Buffer.concat(pieces) } }, sizeBytes);
+  }
+
+  /** Read ahead as groups are, when it is no larger than a chunk; else chunk by chunk when its turn comes. */
+  async #addLargeFile(entry: Entry, source: FileSource, ifGone?: Entry): Promise<void> {
+    if (entry.sizeBytes >= CHUNK_BYTES) {
+      await this.#addLarge(entry, () => this.#openLarge(source), ifGone);
+      return;
+    }
+    await this.#endGroup();
+    await this.#chain.add(
+      async () => await this.#options.pool.file({ kind: 'file', source }),
+      async (packed) => {
+        if (packed.kind === 'packed') await this.#writeFile(entry, packed);
+        else if (packed.kind === 'gone') await this.#writeGone(entry, ifGone);
+        else await this.#writeOpened(entry, this.#openLarge(source), ifGone);
+        if (source.kind === 'fd') this.#closeFd(source.fd);
+      },
+    );
+  }
+
+  #openLarge(source: FileSource): LargeContent | undefined {
+    if (source.kind === 'path') return LargeFile.open(source.path, source.times);
+    this.#fds.delete(source.fd); // it closes with the large file
+    return new LargeFile(source.fd, source.times);
+  }
+
+  async #addLarge(entry: Entry, open: () => LargeContent | undefined, ifGone?: Entry): Promise<void> {
+    await this.#endGroup();
+    await this.#chain.add(
+      () => Promise.resolve(),
+      async () => await this.#writeOpened(entry, open(), ifGone),
+    );
+  }
+
+  async #writeOpened(entry: Entry, content: LargeContent | undefined, ifGone: Entry | undefined): Promise<void> {
+    if (content === undefined) {
+      await this.#writeGone(entry, ifGone);
+      return;
+    }
+    try {
+      await this.#writeLarge(entry, content);
     } finally {
-      await content?.close();
+      content.close();
     }
   }
 
-  async #writeHeader(entry: Entry): Promise<PackedEntry> {
-    const packed: PackedEntry =
-      entry.type === 'whiteout'
-        ? { path: entry.path, type: 'whiteout', ...MARKER_METADATA, chunks: [] }
-        : { ...entry, sizeBytes: 0, chunks: [] };
-    await this.#stream.header(encodeTarHeader(packed));
-    this.#record(packed);
-    return packed;
+  async #writeFile(entry: Entry, { changed, ...chunk }: Extract<PackedFile, { kind: 'packed' }>): Promise<void> {
+    const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
+    const file = { ...entry, mode, mtimeSec, mtimeNsec, sizeBytes: chunk.raw.length };
+    if (changed !== undefined) this.#options.onChanged?.(entry.path, changed);
+    const { digest, chunks } = await this.#writeChunks(file, [chunk]);
+    this.#record({ ...file, digest, chunks });
   }
 
-  async #writeFile(entry: Entry, content: PackedContent): Promise<PackedEntry> {
-    const file = { ...entry, sizeBytes: content.sizeBytes };
-    await this.#stream.header(encodeTarHeader(file));
+  async #writeGone({ path }: Entry, ifGone: Entry | undefined): Promise<void> {
+    this.#options.onGone?.(path);
+    if (ifGone === undefined) return;
+    await this.#writeBare(encodeTarHeader(ifGone));
+    this.#record(packedEntry(ifGone));
+  }
+
+  /** What was written of a file that changed meanwhile is taken back. */
+  async #writeLarge(entry: Entry, content: LargeContent): Promise<void> {
+    for (let attempt = 1; ; attempt += 1) {
+      const mark = await this.#out.mark();
+      const changed = content.changed();
+      const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
+      const file: Entry = { ...entry, mode, mtimeSec, mtimeNsec, sizeBytes: content.sizeBytes };
+      const written = await this.#writeChunks(file, this.#packed(content));
+      if (content.mustRepeat(written.sizeBytes, attempt)) {
+        await this.#out.rewind(mark);
+        continue;
+      }
+      if (written.sizeBytes !== file.sizeBytes) throw sizeMismatch(file, written.sizeBytes);
+      const isUnsteady = content.changed();
+      if (isUnsteady !== undefined) this.#options.onChanged?.(entry.path, isUnsteady);
+      this.#record({ ...file, digest: written.digest, chunks: written.chunks });
+      return;
+    }
+  }
+
+  /** Chunks compressed as many at a time as there are threads, in order. */
+  async *#packed(content: LargeContent): AsyncGenerator<PackedChunk, void, undefined> {
+    const ahead: Promise<PackedChunk>[] = [];
+    try {
+      for await (const job of content.chunks()) {
+        this.#chain.assertNotFailed();
+        const packed = this.#options.pool.chunk(job);
+        packed.catch(() => undefined); // looked at when its turn comes
+        ahead.push(packed);
+        const oldest = ahead.length >= this.#options.pool.width ? ahead.shift() : undefined;
+        if (oldest !== undefined) yield await oldest;
+      }
+      for (let oldest = ahead.shift(); oldest !== undefined; oldest = ahead.shift()) yield await oldest;
+    } finally {
+      await Promise.allSettled(ahead);
+    }
+  }
+
+  async #writeChunks(
+    entry: Entry,
+    packed: Iterable<PackedChunk> | AsyncIterable<PackedChunk>,
+  ): Promise<{ sizeBytes: number; digest: Digest; chunks: Chunk[] }> {
+    await this.#writeBare(encodeTarHeader(entry));
+    const whole = new WholeDigest();
     const chunks: Chunk[] = [];
     let fileOffset = 0;
-    for await (const { raw, member, digest } of content.members()) {
-      const place = await this.#stream.payload(raw, member);
-      chunks.push({ fileOffset, sizeBytes: raw.length, digest, ...place, innerOffset: 0 });
+    for await (const { raw, member, digest } of packed) {
+      whole.add(raw, digest);
+      if (raw.length === 0) continue;
+      const blobOffset = await this.#out.member(raw, member);
+      chunks.push({ fileOffset, sizeBytes: raw.length, digest, blobOffset, blobBytes: member.length, innerOffset: 0 });
       fileOffset += raw.length;
     }
-    if (fileOffset !== file.sizeBytes) throw sizeMismatch(file, fileOffset);
-    await this.#stream.pad();
-    const packed: PackedEntry = { ...file, ...(content.digest && { digest: content.digest }), chunks };
-    this.#record(packed);
-    return packed;
+    const padding = Buffer.alloc(paddingOf(fileOffset));
+    if (padding.length > 0) await this.#writeBare(padding);
+    return { sizeBytes: fileOffset, digest: whole.finish(), chunks };
+  }
+
+  /** Tar bytes that are no payload, in a member of their own. */
+  async #writeBare(bytes: Buffer): Promise<number> {
+    return await this.#out.member(bytes, gzipMemberSync(bytes));
+  }
+
+  async #writeGroup(packed: PackedGroup & { room: GroupRoom }, items: readonly RecordItem[]): Promise<void> {
+    const { raw, member, sizes } = packed;
+    const blobOffset = raw.length === 0 ? 0 : await this.#out.member(raw, member);
+    this.#options.pool.release(packed);
+    items.forEach((item, i) => {
+      const sizeBytes = sizes[i] ?? 0;
+      if (sizeBytes < 0) this.#recordGone(item);
+      else if (item.source === undefined) this.#record(packedEntry(item.entry));
+      else this.#recordFile(item.entry, i, packed, { blobOffset, blobBytes: member.length });
+    });
+  }
+
+  #recordGone({ entry, ifGone }: RecordItem): void {
+    this.#options.onGone?.(entry.path);
+    if (ifGone !== undefined) this.#record(packedEntry(ifGone));
+  }
+
+  #recordFile(entry: Entry, i: number, packed: PackedGroup, place: { blobOffset: number; blobBytes: number }): void {
+    const sizeBytes = packed.sizes[i] ?? 0;
+    const changed = packed.changed.get(i);
+    if (changed !== undefined) this.#options.onChanged?.(entry.path, changed);
+    const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
+    const digest = digestFromBytes(packed.digests.subarray(i * 32, i * 32 + 32));
+    const chunk = { fileOffset: 0, sizeBytes, digest, ...place, innerOffset: packed.innerOffsets[i] ?? 0 };
+    this.#record({ ...entry, mode, mtimeSec, mtimeNsec, sizeBytes, digest, chunks: sizeBytes === 0 ? [] : [chunk] });
   }
 
   #record(packed: PackedEntry): void {
     if (packed.type !== 'dir' && packed.type !== 'whiteout') this.#fileCount++;
-    this.#tocLines.push(...encodeTocEntry(packed));
+    this.#toc.add(packed);
+    this.#options.onEntry?.(packed);
   }
 
   async #writeLandmark(): Promise<void> {
-    await this.#stream.header(encodeFormatFileHeader(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT.length));
-    const { blobOffset } = await this.#stream.payload(LANDMARK_CONTENT, gzipMemberSync(LANDMARK_CONTENT));
-    await this.#stream.pad();
-    this.#tocLines.push(encodeFormatFileEntry(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT, blobOffset));
-  }
-
-  #assertOpen(): void {
-    this.#throwFailure();
-    if (this.#isClosed) throw new TypeError('the layer is already finished');
-  }
-
-  /** Keeps the first failure for every later caller, and stops what is being read. */
-  #fail(error: unknown): void {
-    this.#failure ??= { error };
-    this.#stop.abort();
-  }
-
-  #throwFailure(): void {
-    if (this.#failure) throw this.#failure.error;
+    await this.#writeBare(encodeFormatFileHeader(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT.length));
+    const blobOffset = await this.#writeBare(LANDMARK_CONTENT);
+    await this.#writeBare(Buffer.alloc(paddingOf(LANDMARK_CONTENT.length)));
+    this.#toc.addLine(encodeFormatFileEntry(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT, blobOffset));
   }
 }
 
+/** The digest of a file from its chunks; that of the only chunk is not computed twice. */
+class WholeDigest {
+  #first: { raw: Uint8Array; digest: Digest } | undefined;
+  #hash: Hash | undefined;
+
+  add(raw: Uint8Array, digest: Digest): void {
+    if (this.#first === undefined) {
+      this.#first = { raw, digest };
+      return;
+    }
+    this.#hash ??= createHash('sha256').update(this.#first.raw);
+    this.#first.raw = EMPTY;
+    this.#hash.update(raw);
+  }
+
+  finish(): Digest {
+    return this.#hash === undefined ? (this.#first?.digest ?? digestOf('')) : `sha256:${this.#hash.digest('hex')}`;
+  }
+}
+
+/** @param place - of a file's payload */
+function packedEntry(entry: Entry, place?: Pick<Chunk, 'blobOffset' | 'blobBytes' | 'innerOffset'>): PackedEntry {
+  if (entry.type === 'whiteout') return { path: entry.path, type: 'whiteout', ...MARKER_METADATA, chunks: [] };
+  const { digest, sizeBytes } = entry;
+  if (entry.type !== 'file') return { ...entry, sizeBytes: 0, chunks: [] };
+  if (place === undefined || digest === undefined || sizeBytes === 0) return { ...entry, chunks: [] };
+  return { ...entry, chunks: [{ fileOffset: 0, sizeBytes, digest, ...place }] };
+}
+
 function sizeMismatch(file: Entry, readBytes: number): BentoError {
-  const path = toText(file.path);
   return new BentoError(
-    'DIGEST_MISMATCH',
-    `the packed members of "${path}" hold ${readBytes} bytes, not ${file.sizeBytes}`,
+    'FAILED',
+    `"${toText(file.path)}" had ${file.sizeBytes} bytes and then ${readBytes}: it changes faster than it can be read`,
+    { hint: 'save again when it is quiet, or ignore it in .bentoignore' },
   );
 }

@@ -1,5 +1,5 @@
 import { BentoError } from '../errors.ts';
-import { fromBytes, toBytes, type ByteString } from '../byte-string.ts';
+import { fromBytes, type ByteString } from '../byte-string.ts';
 
 /** Everything in a tar is padded to this. */
 export const BLOCK_BYTES = 512;
@@ -34,7 +34,7 @@ export function paddingOf(sizeBytes: number): number {
 
 export function putText(block: Buffer, field: Field, text: ByteString): void {
   if (text.length > field.bytes) throw new RangeError(`${text.length} bytes do not fit a field of ${field.bytes}`);
-  toBytes(text).copy(block, field.at);
+  block.write(text, field.at, 'latin1');
 }
 
 export function getText(block: Buffer, field: Field): ByteString {
@@ -43,16 +43,22 @@ export function getText(block: Buffer, field: Field): ByteString {
   return fromBytes(end < 0 ? bytes : bytes.subarray(0, end));
 }
 
+const OCTAL_MAX = Array.from({ length: 13 }, (_, bytes) => 8 ** (bytes - 1) - 1);
+
 /** The largest number that fits in octal digits and a NUL. */
 export function octalMax(field: Field): number {
-  return 8 ** (field.bytes - 1) - 1;
+  return OCTAL_MAX[field.bytes] ?? 0;
 }
 
 export function putOctal(block: Buffer, field: Field, value: number): void {
   if (!Number.isInteger(value) || value < 0 || value > octalMax(field)) {
     throw new RangeError(`${value} does not fit ${field.bytes - 1} octal digits`);
   }
-  block.write(value.toString(8).padStart(field.bytes - 1, '0'), field.at, 'latin1');
+  let rest = value;
+  for (let at = field.at + field.bytes - 2; at >= field.at; at -= 1) {
+    block[at] = 0x30 + (rest % 8);
+    rest = Math.floor(rest / 8);
+  }
 }
 
 /** A number in octal, or in base-256 (GNU and star: top bit set, big-endian two's complement). */
@@ -79,7 +85,11 @@ function safeInteger(value: number): number {
 
 /** Fills in the checksum: six octal digits, NUL, space, as every tar since V7 has written it. */
 export function sealHeader(block: Buffer): Buffer {
-  block.write(`${checksumOf(block).unsigned.toString(8).padStart(6, '0')}\0 `, CHECKSUM.at, 'latin1');
+  block.fill(0x20, CHECKSUM.at, CHECKSUM.at + CHECKSUM.bytes); // the field itself counts as spaces
+  let sum = 0;
+  for (let i = 0; i < BLOCK_BYTES; i++) sum += block[i] ?? 0;
+  putOctal(block, { at: CHECKSUM.at, bytes: CHECKSUM.bytes - 1 }, sum);
+  block[CHECKSUM.at + CHECKSUM.bytes - 2] = 0;
   return block;
 }
 

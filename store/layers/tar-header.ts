@@ -120,19 +120,21 @@ function moveToPax(header: RawHeader, records: PaxRecords, mtimeNsec: number): v
 
 function encodePaxHeader(records: PaxRecords): Buffer {
   const content = encodePaxRecords(records);
-  const header = encodeRawHeader({
-    name: PAX_HEADER_NAME,
-    typeFlag: PAX_HEADER_FLAG,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    sizeBytes: content.length,
-    mtimeSec: 0,
-    linkName: '',
-    devMajor: 0,
-    devMinor: 0,
-  });
-  return Buffer.concat([header, content, Buffer.alloc(field.paddingOf(content.length))]);
+  const bytes = Buffer.alloc(BLOCK_BYTES + content.length + field.paddingOf(content.length));
+  paxBlock(content.length).copy(bytes);
+  content.copy(bytes, BLOCK_BYTES);
+  return bytes;
+}
+
+/** The header before pax records says nothing but their length; nearly all of a layer have the same. */
+let lastPaxBlock: { sizeBytes: number; block: Buffer } = { sizeBytes: -1, block: Buffer.alloc(0) };
+
+function paxBlock(sizeBytes: number): Buffer {
+  if (lastPaxBlock.sizeBytes === sizeBytes) return lastPaxBlock.block;
+  const nothing = { mode: 0, uid: 0, gid: 0, mtimeSec: 0, linkName: '', devMajor: 0, devMinor: 0 };
+  const block = encodeRawHeader({ name: PAX_HEADER_NAME, typeFlag: PAX_HEADER_FLAG, sizeBytes, ...nothing });
+  lastPaxBlock = { sizeBytes, block };
+  return block;
 }
 
 function encodeRawHeader(header: RawHeader): Buffer {

@@ -47,10 +47,14 @@ export function nameFromJson(name: unknown): ByteString {
   throw invalidToc('a name is not a string');
 }
 
+/** The last second that was written out: files made together share it. */
+let lastSec = { sec: 0, text: '1970-01-01T00:00:00' };
+
 /** RFC 3339 in UTC, with a fraction when there are nanoseconds; undefined when the year does not fit. */
 export function modtimeToJson({ sec, nsec }: Timestamp): string | undefined {
   if (sec < RFC3339_SEC_MIN || sec > RFC3339_SEC_MAX) return undefined;
-  const whole = new Date(sec * 1000).toISOString().slice(0, -'.000Z'.length);
+  if (lastSec.sec !== sec) lastSec = { sec, text: new Date(sec * 1000).toISOString().slice(0, -'.000Z'.length) };
+  const whole = lastSec.text;
   const fraction = nsec === 0 ? '' : `.${String(nsec).padStart(9, '0').replace(/0+$/, '')}`;
   return `${whole}${fraction}Z`;
 }

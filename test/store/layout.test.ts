@@ -168,3 +168,22 @@ test('setTags() from several processes at once loses nothing', async (t) => {
   t.is((await layout.manifests()).length, 41);
   t.deepEqual(readdirSync(layout.dir).sort(), ['.index-lock', 'blobs', 'index.json', 'ingest', 'oci-layout']);
 });
+
+test('removeEntries() takes entries off the list, tagged or not, and says how many', async (t) => {
+  const layout = newLayout(t);
+  await layout.setTags(['cp-1', 'latest'], ONE);
+  await layout.setTags(['latest'], TWO);
+  t.is(await layout.removeEntries(({ digest }) => digest === ONE.digest), 1);
+  t.deepEqual(await listed(layout), ['2:latest']);
+  t.is(await layout.removeEntries(() => false), 0);
+});
+
+test('removeEntries() leaves a damaged index.json alone', async (t) => {
+  const layout = newLayout(t);
+  writeIndex(layout, '{"manifests": [');
+  await t.throwsAsync(
+    layout.removeEntries(() => true),
+    { code: 'FORMAT_INVALID' },
+  );
+  t.is(readFileSync(join(layout.dir, 'index.json'), 'utf8'), '{"manifests": [');
+});

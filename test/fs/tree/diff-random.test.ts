@@ -1,10 +1,11 @@
 import test from 'ava';
 
-import { CheckpointTree } from '../../../fs/tree/checkpoint-tree.ts';
+import { CheckpointTree, type CheckpointNode } from '../../../fs/tree/checkpoint-tree.ts';
 import { comparePaths, diffTrees, type Change } from '../../../fs/tree/diff-trees.ts';
 import type { Tree, TreeNode } from '../../../fs/tree/tree.ts';
 import type { ByteString } from '../../../store/byte-string.ts';
 import type { Digest } from '../../../store/digest.ts';
+import type { LayerItem } from '../../../store/layers/layer-contents.ts';
 import { Random } from '../../fixtures/random.ts';
 import {
   applyLayer,
@@ -65,6 +66,14 @@ function counted<N extends TreeNode>(tree: Tree<N>): Tree<N> & { count: number }
   return counting;
 }
 
+/** The same for a tree that can say where it differs. */
+function lookingUp(tree: CheckpointTree): Tree<CheckpointNode> & { count: number } {
+  return Object.assign(counted(tree), {
+    child: (dir: CheckpointNode, name: ByteString) => tree.child(dir, name),
+    differingNames: (dir: CheckpointNode, other: TreeNode) => tree.differingNames(dir, other),
+  });
+}
+
 test('diffTrees() of random checkpoints that share layers finds what looking at every path finds', async (t) => {
   const { index, entries } = await newSource(t);
   let changeCount = 0;
@@ -120,4 +129,49 @@ test('diffTrees() does not look into directories that are the same rows', async 
   t.deepEqual([before.count, after.count], [2, 2], 'the root and dir-7');
   t.deepEqual(diffTrees(after, after, NEVER_ASKED), []);
   t.is(after.count, 2);
+});
+
+test('diffTrees() of two checkpoints on one base looks up what the deltas list, and lists no large directory', async (t) => {
+  const { index, entries } = await newSource(t);
+  const entry = { mode: 0o644, uid: 0, gid: 0, mtimeSec: 1, mtimeNsec: 0, sizeBytes: 0, chunks: [] } as const;
+  const fifo = (path: string): LayerItem => ({ kind: 'entry', entry: { ...entry, path, type: 'fifo' } });
+  const names = Array.from({ length: 3000 }, (_, i) => `many/name-${String(i).padStart(4, '0')}/file`);
+  const base = await indexItems(index, 'large base', names.map(fifo));
+  const left = await indexItems(index, 'left', [fifo('many/name-0007/left'), fifo('many/odd')]);
+  const right = await indexItems(index, 'right', [
+    fifo('many/name-0008/right'),
+    { kind: 'entry', entry: { ...entry, path: 'many/name-0009', type: 'whiteout' } },
+  ]);
+  const treeOf = (...digests: Digest[]) =>
+    lookingUp(
+      new CheckpointTree(
+        entries,
+        digests.flatMap((digest) => entries.layer(digest) ?? []),
+      ),
+    );
+  const [before, after] = [treeOf(base, left), treeOf(base, right)];
+  t.deepEqual(linesOf(diffTrees(before, after, NEVER_ASKED)), [
+    'removed many/name-0007/left: ',
+    'added many/name-0008/right: ',
+    'removed many/name-0009: ',
+    'removed many/name-0009/file: ',
+    'removed many/odd: ',
+  ]);
+  t.true(before.count + after.count < 5, `${before.count + after.count} directories were listed`);
+});
+
+test('diffTrees() trusts no identity across two indexes', async (t) => {
+  const entry = { mode: 0o644, uid: 0, gid: 0, mtimeSec: 1, mtimeNsec: 0, sizeBytes: 0, chunks: [] } as const;
+  const treeWith = async (path: string): Promise<CheckpointTree> => {
+    const { index, entries } = await newSource(t);
+    const digest = await indexItems(index, path, [{ kind: 'entry', entry: { ...entry, path, type: 'fifo' } }]);
+    return new CheckpointTree(
+      entries,
+      [entries.layer(digest)].flatMap((layer) => layer ?? []),
+    );
+  };
+  const [one, other] = [await treeWith('dir/one'), await treeWith('dir/other')];
+  t.is(one.root.identity, other.root.identity, 'the same numbers for other things');
+  const changes = linesOf(diffTrees(one, other, { ...NEVER_ASKED, apart: true }));
+  t.deepEqual(changes, ['removed dir/one: ', 'added dir/other: ']);
 });

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { linkSync, lstatSync, mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
@@ -56,7 +56,7 @@ for (const seed of SEEDS) {
       changeDirectory(workspace.dir, random);
       if (random.chance(0.1)) workspace.setup.rules = random.pick(SCATTERED); // as when somebody edits `layers:`
       const wanted = factsOnDisk(workspace.dir);
-      const { saved } = await saveWorkspace(workspace);
+      const { saved } = await saveWorkspace(workspace, { flat: random.chance(0.15) }); // written anew, by copying
       const differences = await compareHead(workspace, wanted, saved);
       if (differences.length > 0) return t.fail(`step ${step}:\n${differences.join('\n')}`);
       const counts = await compareFileCounts(workspace);
@@ -206,6 +206,73 @@ test('saveWorkspace() writes a tall stack anew as one layer a title', async (t) 
   }
   t.true(Math.max(...heights) <= 40);
   t.true(heights.lastIndexOf(1) > 1, heights.join(' '));
+});
+
+test('saveWorkspace() with `flat` writes what a first save would write, copying what the layers hold already', async (t) => {
+  const workspace = await newWorkspace(t);
+  const random = new Random(7);
+  for (let i = 0; i < 60; i += 1) write(workspace, `node_modules/f${i % 7}/${i}`, random.bytes(random.below(9000)));
+  write(workspace, 'large.bin', random.bytes(5 << 20));
+  await saveWorkspace(workspace);
+  for (const change of ['node_modules/f3/17', 'node_modules/f1/new', 'main.ts']) {
+    write(workspace, change, change);
+    await saveWorkspace(workspace);
+  }
+  rmSync(join(workspace.dir, 'node_modules/f5'), { recursive: true });
+  write(workspace, 'agent.md', 'changed in this save');
+  const before = factsOnDisk(workspace.dir);
+  let removed = false;
+  const { saved, unsteady } = await saveWorkspace(workspace, {
+    flat: true,
+    onEvent: () => {
+      if (removed) return;
+      removed = true;
+      rmSync(join(workspace.dir, 'large.bin')); // it is not read any more: it is copied
+    },
+  });
+  t.true(saved && removed);
+  t.deepEqual(unsteady, []);
+  const { checkpoint, tree } = await headOf(workspace);
+  t.deepEqual(
+    checkpoint.layers.map(({ title }) => title),
+    ['deps', 'agent', 'project'],
+  );
+  t.deepEqual(compareFacts(before, factsOfCheckpoint(tree, workspace.reader, workspace.dir)), []);
+
+  const deps = checkpoint.layers.find(({ title }) => title === 'deps')?.descriptor.digest;
+  const fresh = await newWorkspace(t);
+  execFileSync('cp', ['-a', join(workspace.dir, 'node_modules'), fresh.dir]);
+  utimesSync(fresh.dir, lstatSync(workspace.dir).atime, new Date());
+  await saveWorkspace(fresh);
+  const freshDeps = (await headOf(fresh)).checkpoint.layers.find(({ title }) => title === 'deps')?.descriptor.digest;
+  t.is(deps, freshDeps, 'byte for byte');
+});
+
+test('saveWorkspace() with `flat` makes a checkpoint although nothing changed, and only once', async (t) => {
+  const workspace = await newWorkspace(t);
+  for (const content of ['1', '2']) {
+    write(workspace, 'main.ts', content);
+    await saveWorkspace(workspace);
+  }
+  t.true((await saveWorkspace(workspace, { flat: true })).saved);
+  t.false((await saveWorkspace(workspace, { flat: true })).saved);
+  const { checkpoint } = await headOf(workspace);
+  t.is(checkpoint.layers.length, 3);
+  t.is(checkpoint.sequence, 3);
+});
+
+test('saveWorkspace() writes deltas that outweigh their base into it', async (t) => {
+  const workspace = await newWorkspace(t);
+  write(workspace, 'small', 'base');
+  await saveWorkspace(workspace);
+  write(workspace, 'large', randomBytes(33 << 20));
+  await saveWorkspace(workspace);
+  t.is((await headOf(workspace)).checkpoint.layers.filter(({ title }) => title === 'project').length, 2);
+  write(workspace, 'small', 'next');
+  await saveWorkspace(workspace);
+  const { checkpoint, tree } = await headOf(workspace);
+  t.is(checkpoint.layers.filter(({ title }) => title === 'project').length, 1);
+  t.deepEqual(compareFacts(factsOnDisk(workspace.dir), factsOfCheckpoint(tree, workspace.reader, workspace.dir)), []);
 });
 
 test('saveWorkspace() of workspaces at the same time loses none and uses no number twice (weakness D6)', async (t) => {

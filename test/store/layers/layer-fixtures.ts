@@ -7,9 +7,10 @@ import type { ExecutionContext } from 'ava';
 
 import type { ByteString } from '../../../store/byte-string.ts';
 import type { Entry, EntryType, PackedEntry } from '../../../store/entry.ts';
-import type { ContentSource } from '../../../store/layers/content.ts';
 import type { BlobReader, SyncBlobReader } from '../../../store/layers/layer-reader.ts';
-import { LayerWriter, type PackedLayer } from '../../../store/layers/layer-writer.ts';
+import type { LayerSink } from '../../../store/layers/layer-output.ts';
+import { LayerWriter, type LayerContent, type PackedLayer } from '../../../store/layers/layer-writer.ts';
+import { PackPool } from '../../../store/layers/pack-pool.ts';
 
 /** An entry to archive, with its bytes when it is a file. */
 export interface Sample {
@@ -33,8 +34,31 @@ export function fileOf(path: ByteString, content: Buffer | string, fields: Parti
   return { entry: entryOf(path, 'file', { sizeBytes: bytes.length, ...fields }), content: bytes };
 }
 
+/** Packs on the test's own thread. */
+export const INLINE = PackPool.for({ entryCount: 0, sizeBytes: 0 });
+
+/** Packs on as many threads as there are processors. */
+export function threads(t: ExecutionContext): PackPool {
+  const pool = PackPool.for({ entryCount: 0, sizeBytes: 1 << 30 });
+  t.teardown(async () => await pool.close());
+  return pool;
+}
+
+/** Keeps a blob in memory. */
+export class MemorySink implements LayerSink {
+  blob = Buffer.alloc(0);
+
+  write(bytes: Buffer): void {
+    this.blob = Buffer.concat([this.blob, bytes]);
+  }
+
+  rewind(sizeBytes: number): void {
+    this.blob = this.blob.subarray(0, sizeBytes);
+  }
+}
+
 /** Yields the bytes in pieces of one size. */
-export function sourceOf(bytes: Buffer, pieceBytes = 64 * 1024): ContentSource {
+export function sourceOf(bytes: Buffer, pieceBytes = 64 * 1024): Extract<LayerContent, { read: unknown }> {
   return {
     *read() {
       for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
@@ -42,14 +66,13 @@ export function sourceOf(bytes: Buffer, pieceBytes = 64 * 1024): ContentSource {
   };
 }
 
-export async function writeLayer(samples: readonly Sample[], pieceBytes?: number): Promise<Written> {
-  const pieces: Buffer[] = [];
+export async function writeLayer(samples: readonly Sample[], pieceBytes?: number, pool = INLINE): Promise<Written> {
   const entries: PackedEntry[] = [];
-  const sink = { write: (bytes: Buffer) => void pieces.push(bytes) };
-  const writer = await LayerWriter.create(sink, { tempDir: tmpdir(), onEntry: (entry) => entries.push(entry) });
+  const sink = new MemorySink();
+  const writer = await LayerWriter.create(sink, { pool, onEntry: (entry) => entries.push(entry) });
   for (const { entry, content } of samples) await writer.add(entry, content && sourceOf(content, pieceBytes));
   const layer = await writer.finish();
-  return { blob: Buffer.concat(pieces), layer, entries };
+  return { blob: sink.blob, layer, entries };
 }
 
 export function readerOf(blob: Buffer): BlobReader & SyncBlobReader {

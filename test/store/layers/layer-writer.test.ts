@@ -1,5 +1,7 @@
-import { mkdir, readFile, readlink, lstat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { openSync } from 'node:fs';
+import { lstat, readdir, readFile, readlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 
@@ -7,14 +9,26 @@ import test from 'ava';
 
 import { fromBytes, fromText, toFsPath } from '../../../store/byte-string.ts';
 import { digestOf } from '../../../store/digest.ts';
-import type { PackedEntry } from '../../../store/entry.ts';
+import type { Chunk, PackedEntry } from '../../../store/entry.ts';
 import { gzipMemberSync } from '../../../store/layers/gzip-member.ts';
 import { collectLayer } from '../../../store/layers/layer-contents.ts';
 import { readChunk, readChunkSync, readToc, streamForeignLayer } from '../../../store/layers/layer-reader.ts';
-import { LayerWriter } from '../../../store/layers/layer-writer.ts';
+import { GROUP_BYTES, LARGE_BYTES, LayerWriter } from '../../../store/layers/layer-writer.ts';
+import type { ChangedFile } from '../../../store/layers/steady-read.ts';
 import { CHUNK_BYTES } from '../../../store/layers/toc.ts';
-import { entryOf, fileOf, hasTool, inPieces, noise, readerOf, run, sourceOf } from './layer-fixtures.ts';
-import { tempDir, writeLayer, type Sample, type Written } from './layer-fixtures.ts';
+import {
+  entryOf,
+  fileOf,
+  hasTool,
+  INLINE,
+  inPieces,
+  MemorySink,
+  noise,
+  readerOf,
+  run,
+  sourceOf,
+} from './layer-fixtures.ts';
+import { tempDir, threads, writeLayer, type Sample, type Written } from './layer-fixtures.ts';
 
 const LATIN1 = 'caf\xe9'; // not UTF-8
 const DEEP = Array.from({ length: 30 }, () => 'd'.repeat(99)).join('/');
@@ -69,6 +83,14 @@ const WHITEOUTS: readonly Sample[] = [
   { entry: entryOf(`dir/${LATIN1}`, 'whiteout') },
   { entry: entryOf(`dir/${'z'.repeat(255)}`, 'whiteout') },
 ];
+
+/** Writes a file over and over, a little longer and shorter each time. */
+const BUSY_WRITER = `
+  const { writeFileSync, renameSync } = require('node:fs');
+  for (let i = 0; ; i++) {
+    writeFileSync(process.argv[1], Buffer.alloc((8 << 20) + (i % 7) * 4096, i));
+    if (i === 0) process.stdout.write('ready');
+  }`;
 
 const LARGE: readonly Sample[] = [
   fileOf('exact', noise(CHUNK_BYTES)),
@@ -148,17 +170,37 @@ test('the same tree gives the same bytes, whatever the pieces its files arrive i
   }
 });
 
-test('payload members depend on the content alone', async (t) => {
+test('threads give the same bytes as packing right here', async (t) => {
+  t.deepEqual((await writeLayer(EVERYTHING, undefined, threads(t))).layer, (await written).layer);
+});
+
+test('the members of a large file depend on its content alone, small files share theirs', async (t) => {
+  const large = noise(LARGE_BYTES);
   const [a, b] = await Promise.all([
-    writeLayer([fileOf('x', 'same'), fileOf('y', 'between')]),
-    writeLayer([{ entry: entryOf('d', 'dir') }, fileOf('d/other', 'same', { mtimeNsec: 5 })]),
+    writeLayer([fileOf('one', '1'), fileOf('two', '2'), fileOf('x', large), fileOf('y', 'between')]),
+    writeLayer([{ entry: entryOf('d', 'dir') }, fileOf('d/other', large, { mtimeNsec: 5 })]),
   ]);
-  const member = ({ blob, entries }: Written): Buffer | undefined => {
-    const chunk = entries.flatMap((entry) => entry.chunks)[0];
-    return chunk && blob.subarray(chunk.blobOffset, chunk.blobOffset + chunk.blobBytes);
+  const chunkOf = ({ entries }: Written, path: string): Chunk | undefined =>
+    entries.find((entry) => entry.path === path)?.chunks[0];
+  const member = (layer: Written, path: string): Buffer | undefined => {
+    const chunk = chunkOf(layer, path);
+    return chunk && layer.blob.subarray(chunk.blobOffset, chunk.blobOffset + chunk.blobBytes);
   };
-  t.deepEqual(member(a), gzipMemberSync(Buffer.from('same')));
-  t.deepEqual(member(a), member(b));
+  t.deepEqual(member(a, 'x'), gzipMemberSync(large));
+  t.deepEqual(member(a, 'x'), member(b, 'd/other'));
+  t.is(chunkOf(a, 'one')?.blobOffset, chunkOf(a, 'two')?.blobOffset);
+  t.not(chunkOf(a, 'one')?.innerOffset, chunkOf(a, 'two')?.innerOffset);
+});
+
+test('a shared member is not longer than its limit, and every file in it reads back', async (t) => {
+  const files = Array.from({ length: 300 }, (_, i) => fileOf(`f${String(i).padStart(3, '0')}`, noise(i * 37, i + 1)));
+  const { blob, entries } = await writeLayer(files);
+  const starts = new Set(entries.flatMap(({ chunks }) => chunks.map((chunk) => chunk.blobOffset)));
+  t.true(starts.size > 5 && starts.size < 40, `${starts.size} members`);
+  for (const { chunks } of entries)
+    for (const { innerOffset } of chunks) t.true(innerOffset < GROUP_BYTES + LARGE_BYTES);
+  for (const [i, entry] of entries.entries())
+    t.true(files[i]?.content?.equals(await contentOf(blob, entry)), entry.path);
 });
 
 test('a layer of nothing is still a whole layer', async (t) => {
@@ -228,46 +270,152 @@ test('add() archives the size that was read when a file changed meanwhile', asyn
   t.deepEqual(facts((await readToc(readerOf(blob)))?.entries ?? []), facts(entries));
 });
 
-test('addPacked() copies members verbatim and gives the same layer as add()', async (t) => {
-  const files = [...LARGE, fileOf('zz-empty', ''), fileOf('zz-small', 'small')];
-  const first = await writeLayer(files);
-  const reader = readerOf(first.blob);
-  const toc = await readToc(reader); // its ranges run on past the member, as any reader's do
-  const pieces: Buffer[] = [];
-  const writer = await LayerWriter.create({ write: (bytes) => void pieces.push(bytes) }, { tempDir: tmpdir() });
-  for (const entry of toc?.entries ?? []) {
-    const members = entry.chunks.map((chunk) => ({
-      ...chunk,
-      read: () => reader.readAt(chunk.blobOffset, chunk.blobBytes),
-    }));
-    await writer.addPacked(entry, members);
+test('files on disk give the same layer as their bytes, and are closed', async (t) => {
+  const dir = await tempDir(t);
+  const samples = [...PLAIN.filter(({ entry }) => entry.path !== 'empty'), ...LARGE];
+  const pool = threads(t);
+  const sink = new MemorySink();
+  await using writer = await LayerWriter.create(sink, { pool });
+  for (const [i, { entry, content }] of samples.entries()) {
+    if (content === undefined) {
+      await writer.add(entry);
+      continue;
+    }
+    const path = join(dir, String(i));
+    await writeFile(path, content);
+    await writer.add(entry, i % 2 === 0 ? { path } : { fd: openSync(path, 'r') });
   }
-  t.deepEqual(await writer.finish(), first.layer);
-  t.true(Buffer.concat(pieces).equals(first.blob));
+  t.deepEqual(await writer.finish(), (await writeLayer(samples)).layer);
+  const open = await Promise.all(
+    (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
+  );
+  t.deepEqual(
+    open.filter((path) => path.startsWith(dir)),
+    [],
+  );
 });
 
-test('addPacked() refuses members that are not what they should be', async (t) => {
-  const sink = { write: () => undefined };
-  const chunk = { sizeBytes: 4, digest: digestOf('good') };
-  for (const bytes of ['evil', 'good and more']) {
-    const writer = await LayerWriter.create(sink, { tempDir: tmpdir() });
-    const read = (): Promise<Buffer> => Promise.resolve(gzipMemberSync(Buffer.from(bytes)));
-    await writer.addPacked(entryOf('x', 'file'), [{ ...chunk, read }]);
-    await t.throwsAsync(writer.finish(), { code: bytes === 'evil' ? 'DIGEST_MISMATCH' : 'FORMAT_INVALID' });
+test('a file that is gone is left out, or replaced by what was asked for, and told', async (t) => {
+  const dir = await tempDir(t);
+  const gone: string[] = [];
+  const entries: PackedEntry[] = [];
+  const sink = new MemorySink();
+  const onEntry = (entry: PackedEntry): void => void entries.push(entry);
+  const writer = await LayerWriter.create(sink, { pool: threads(t), onEntry, onGone: (path) => gone.push(path) });
+  const path = join(dir, 'missing');
+  await writer.add(entryOf('a', 'file', { sizeBytes: 5 }), { path });
+  await writer.add(entryOf('b', 'file', { sizeBytes: 5 }), { path }, entryOf('b', 'whiteout'));
+  await writer.add(entryOf('c', 'file', { sizeBytes: LARGE_BYTES }), { path });
+  await writer.add(entryOf('d', 'file', { sizeBytes: LARGE_BYTES }), { path }, entryOf('d', 'whiteout'));
+  await writer.add(entryOf('e', 'dir'));
+  await writer.finish();
+  t.deepEqual(gone, ['a', 'b', 'c', 'd']);
+  t.deepEqual(
+    entries.map((entry) => `${entry.path} ${entry.type}`),
+    ['b whiteout', 'd whiteout', 'e dir'],
+  );
+  t.deepEqual(facts((await readToc(readerOf(sink.blob)))?.entries ?? []), facts(entries));
+});
+
+test('a file that is not as planned is recorded as it is when it is read, time and mode included', async (t) => {
+  const dir = await tempDir(t);
+  const changed: string[] = [];
+  for (const [name, content] of [
+    ['small', Buffer.from('longer than planned')],
+    ['large', noise(2 * CHUNK_BYTES + 9)],
+  ] as const) {
+    const path = join(dir, name);
+    await writeFile(path, content, { mode: 0o640 });
+    await utimes(path, 1000, 2000);
+    const entries: PackedEntry[] = [];
+    const sink = new MemorySink();
+    const pool = threads(t);
+    const writer = await LayerWriter.create(sink, {
+      pool,
+      onEntry: (entry) => entries.push(entry),
+      onChanged: (what, { isUnsteady }) => changed.push(`${what} ${isUnsteady}`),
+    });
+    const times = { sizeBytes: 7, mtimeSec: 1, mtimeNsec: 0, ctimeSec: 1, ctimeNsec: 0 };
+    await writer.add(entryOf(name, 'file', { sizeBytes: name === 'small' ? 7 : LARGE_BYTES }), { path, times });
+    await writer.finish();
+    const [entry] = entries;
+    t.like(entry, { sizeBytes: content.length, mode: 0o640, mtimeSec: 2000, digest: digestOf(content) });
+    t.true(entry && content.equals(await contentOf(sink.blob, entry)));
   }
+  t.deepEqual(changed, ['small false', 'large false']);
+});
+
+test('a large file that is rewritten again and again while it is read is saved whole, and told', async (t) => {
+  const path = join(await tempDir(t), 'busy');
+  const writer = spawn(process.execPath, ['-e', BUSY_WRITER, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(writer.stdout, 'data');
+  try {
+    const entries: PackedEntry[] = [];
+    const sink = new MemorySink();
+    const changed: ChangedFile[] = [];
+    const layer = await LayerWriter.create(sink, {
+      pool: threads(t),
+      onEntry: (entry) => entries.push(entry),
+      onChanged: (_, how) => changed.push(how),
+    });
+    await layer.add(entryOf('busy', 'file', { sizeBytes: 9 * 1024 * 1024 }), { path });
+    const packed = await layer.finish();
+    const [entry] = entries;
+    t.is(changed.length, 1);
+    t.is(entry && (await contentOf(sink.blob, entry)).length, entry?.sizeBytes);
+    t.is(digestOf(gunzipSync(sink.blob)), packed.diffId);
+    run(t, ['gzip', '-t'], sink.blob);
+  } finally {
+    writer.kill('SIGKILL');
+  }
+});
+
+test('addCopied() takes members over and gives the same layer as packing them', async (t) => {
+  const files = Array.from({ length: 100 }, (_, i) => fileOf(`f${String(i).padStart(3, '0')}`, noise(5000, i + 1)));
+  const first = await writeLayer(files);
+  const sink = new MemorySink();
+  const writer = await LayerWriter.create(sink, { pool: INLINE });
+  const offsets = new Set(first.entries.map((entry) => entry.chunks[0]?.blobOffset ?? -1));
+  for (const offset of offsets) {
+    const entries = first.entries.filter((entry) => entry.chunks[0]?.blobOffset === offset);
+    const member = first.blob.subarray(offset, offset + (entries[0]?.chunks[0]?.blobBytes ?? 0));
+    const places = entries.map((entry) => ({ entry, innerOffset: entry.chunks[0]?.innerOffset ?? 0 }));
+    await writer.addCopied({ raw: gunzipSync(member), member, entries: places });
+  }
+  t.deepEqual(await writer.finish(), first.layer);
+  t.true(sink.blob.equals(first.blob));
+});
+
+test('addCopiedFile() takes the chunks of a large file over, and refuses too few', async (t) => {
+  const content = noise(2 * CHUNK_BYTES + 5);
+  const first = await writeLayer([fileOf('large', content)]);
+  const [entry] = first.entries;
+  if (entry === undefined) return t.fail();
+  const chunks = entry.chunks.map(({ fileOffset, sizeBytes, digest, blobOffset, blobBytes }) => ({
+    raw: content.subarray(fileOffset, fileOffset + sizeBytes),
+    member: first.blob.subarray(blobOffset, blobOffset + blobBytes),
+    digest,
+  }));
+  const sink = new MemorySink();
+  const writer = await LayerWriter.create(sink, { pool: INLINE });
+  await writer.addCopiedFile(entry, () => chunks);
+  t.deepEqual(await writer.finish(), first.layer);
+  const short = await LayerWriter.create(new MemorySink(), { pool: INLINE });
+  await short.addCopiedFile(entry, () => chunks.slice(1));
+  await t.throwsAsync(short.finish(), { code: 'FAILED' });
 });
 
 test('a source that fails makes every later call reject with its error', async (t) => {
-  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: tmpdir() });
+  const writer = await LayerWriter.create(new MemorySink(), { pool: INLINE });
   const failing = {
     *read(): Generator<Buffer> {
       yield Buffer.from('some');
       throw new Error('the disk is gone');
     },
   };
-  await writer.add(entryOf('a', 'file', { sizeBytes: 9 }), failing);
   await t.throwsAsync(
     async () => {
+      await writer.add(entryOf('a', 'file', { sizeBytes: LARGE_BYTES }), failing);
       for (let i = 0; i < 100; i++) await writer.add(entryOf(`b${i}`, 'file'), sourceOf(Buffer.from('x')));
       await writer.finish();
     },
@@ -278,15 +426,14 @@ test('a source that fails makes every later call reject with its error', async (
 });
 
 test('a sink that fails makes finish() reject', async (t) => {
-  const sink = { write: () => Promise.reject(new Error('no room')) };
-  const writer = await LayerWriter.create(sink, { tempDir: tmpdir() });
+  const sink = { write: () => Promise.reject(new Error('no room')), rewind: () => undefined };
+  const writer = await LayerWriter.create(sink, { pool: INLINE });
   await writer.add(entryOf('a', 'file'), sourceOf(noise(CHUNK_BYTES)));
   await t.throwsAsync(writer.finish(), { message: 'no room' });
 });
 
-test('close() stops reading and leaves nothing in the folder for temporary files', async (t) => {
-  const dir = await tempDir(t);
-  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: dir });
+test('close() stops reading', async (t) => {
+  const writer = await LayerWriter.create(new MemorySink(), { pool: INLINE });
   let isClosed = false;
   const endless = {
     *read(): Generator<Buffer> {
@@ -297,17 +444,15 @@ test('close() stops reading and leaves nothing in the folder for temporary files
       }
     },
   };
-  await writer.add(entryOf('a', 'file'), endless);
+  await writer.add(entryOf('a', 'file', { sizeBytes: LARGE_BYTES }), endless);
   await new Promise((resolve) => setTimeout(resolve, 200));
   await writer.close();
   t.true(isClosed);
   await writer.close();
-  await mkdir(join(dir, 'still-there'));
-  t.deepEqual(run(t, ['ls', dir]).toString(), 'still-there\n');
 });
 
 test('add() refuses a path twice, a path that leaves the tree, and content where there can be none', async (t) => {
-  const writer = await LayerWriter.create({ write: () => undefined }, { tempDir: tmpdir() });
+  const writer = await LayerWriter.create(new MemorySink(), { pool: INLINE });
   await writer.add(entryOf('a', 'dir'));
   await t.throwsAsync(writer.add(entryOf('a', 'dir')), { instanceOf: RangeError });
   await t.throwsAsync(writer.add(entryOf('../a', 'dir')), { code: 'FORMAT_INVALID' });

@@ -1,0 +1,75 @@
+import { existsSync, lstatSync, readdirSync, type Stats } from 'node:fs';
+import { join } from 'node:path';
+
+import type { Digest } from '../../store/digest.ts';
+import { errnoOf } from '../../store/errors.ts';
+import type { Layout } from '../../store/layout.ts';
+import type { Store } from '../../store/store.ts';
+import { forkIds } from './roots.ts';
+
+export interface Leftover {
+  path: string;
+  sizeBytes: number;
+}
+
+/** Files that others than we may still be writing are left alone for so long. */
+const FOREIGN_FILE_AGE_MS = 86_400_000;
+const TEMPORARY = /^\.tmp-/;
+const HEX = /^[0-9a-f]{64}$/;
+
+/**
+ * What killed commands left in a store, and caches of what is gone. Only while nobody else writes: what looks half-written
+ * then is.
+ */
+export function findLeftovers(
+  store: Store,
+  layouts: readonly Layout[],
+  alive: ReadonlySet<Digest>,
+  now: Date,
+): Leftover[] {
+  const isTemporary = (name: string): boolean => TEMPORARY.test(name);
+  const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
+  const isDeadCopy = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
+  return [
+    ...filesIn(store.blobs.dir, isTemporary),
+    ...filesIn(join(store.root, 'mounts'), isTemporary),
+    // Written without a lock, by commands that only look; other programs have other names for what they are writing.
+    ...filesIn(unpackedDir(store), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    ...layouts.flatMap(({ dir, ingestDir }) => [
+      ...filesIn(dir, isTemporary),
+      ...filesIn(join(dir, 'heads'), isTemporary),
+      ...filesIn(ingestDir, (name, stat) => isTemporary(name) || isOld(stat)),
+    ]),
+  ];
+}
+
+/** Where the unpacked copies of foreign layers lie. */
+export function unpackedDir(store: Store): string {
+  return join(store.cacheDir, 'unpacked', 'sha256');
+}
+
+/** Folders of forks without a record, as a crash between the two leaves them; `isEmpty` when nobody worked in them. */
+export function findOrphanForks(store: Store, recorded: ReadonlySet<string>): { path: string; isEmpty: boolean }[] {
+  return forkIds(store)
+    .filter((id) => !recorded.has(id))
+    .map((id) => join(store.root, 'forks', id))
+    .map((path) => ({ path, isEmpty: namesIn(join(path, 'upper')).every((name) => name === 'bento.yaml') }));
+}
+
+function filesIn(dir: string, isLeftover: (name: string, stat: Stats) => boolean): Leftover[] {
+  return namesIn(dir).flatMap((name) => {
+    const path = join(dir, name);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    return stat?.isFile() === true && isLeftover(name, stat) ? [{ path, sizeBytes: stat.size }] : [];
+  });
+}
+
+function namesIn(dir: string): string[] {
+  if (!existsSync(dir)) return [];
+  try {
+    return readdirSync(dir);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}

@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { shareBlobs } from '../../store/blob-lock.ts';
+import { parseDigest, type Digest } from '../../store/digest.ts';
+import { syncDir, writeFileDurably } from '../../store/durable.ts';
+import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
+import { faultPoint } from '../../store/fault-point.ts';
+import type { Layout } from '../../store/layout.ts';
+import { parseObject } from '../../store/manifest.ts';
+
+/**
+ * Which directories belong to a workspace and where each one is: `<store>/<id>/heads/<key>.json`. The truth is `head` in the
+ * directory's own `bento.yaml`; this says where to look for it, and stands in for it while the directory is away.
+ */
+export interface HeadRecord {
+  /** Absolute, without symlinks. */
+  dir: string;
+  /** Absent when the directory is at no checkpoint. */
+  head?: Digest;
+  /** RFC 3339: when a garbage collection first found the directory gone. */
+  missingSince?: string;
+}
+
+/** A directory's name among those of its workspace: the first 8 hex digits of its path's SHA-256, as in its undo tag. */
+export function directoryKey(dir: string): string {
+  return createHash('sha256').update(dir).digest('hex').slice(0, 8);
+}
+
+/**
+ * Notes that a directory is about to be at a checkpoint. Durable before `bento.yaml` says so, or gc could miss it. The
+ * caller shares the store's blobs (`shareBlobs`).
+ */
+export async function recordHead(layout: Layout, dir: string, head: Digest | undefined): Promise<void> {
+  await writeHeadRecord(layout, { dir, ...(head && { head }) });
+  faultPoint('head.recorded');
+}
+
+export async function writeHeadRecord(layout: Layout, record: HeadRecord): Promise<void> {
+  const folder = headsDir(layout);
+  try {
+    if ((await mkdir(folder, { recursive: true })) !== undefined) await syncDir(layout.dir);
+    await writeFileDurably(pathOf(layout, record.dir), `${JSON.stringify(record, undefined, 2)}\n`);
+  } catch (error) {
+    throw describeSystemError(error, `writing ${folder}`);
+  }
+}
+
+/** Notes that a directory was ended on purpose: once it is gone, nothing is kept for it. */
+export async function giveUpHead(layout: Layout, dir: string): Promise<void> {
+  using _blobs = await shareBlobs(layout.storeRoot); // gc takes an unfinished file for a leftover
+  if (existsSync(pathOf(layout, dir))) await writeHeadRecord(layout, { dir, missingSince: new Date(0).toISOString() });
+}
+
+export async function removeHeadRecord(layout: Layout, dir: string): Promise<void> {
+  await rm(pathOf(layout, dir), { force: true });
+  if (existsSync(headsDir(layout))) await syncDir(headsDir(layout));
+}
+
+/** @throws BentoError FORMAT_INVALID naming the file that is damaged */
+export async function readHeadRecords(layout: Layout): Promise<HeadRecord[]> {
+  const names = await readdir(headsDir(layout)).catch((error: unknown) => {
+    if (['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')) return [];
+    throw error;
+  });
+  const paths = names.filter((name) => name.endsWith('.json')).map((name) => join(headsDir(layout), name));
+  return await Promise.all(paths.sort().map(async (path) => parseRecord(await readFile(path), path)));
+}
+
+function parseRecord(bytes: Buffer, path: string): HeadRecord {
+  const { dir, head, missingSince } = parseObject(bytes, path);
+  if (typeof dir !== 'string') throw new BentoError('FORMAT_INVALID', `${path} names no directory`);
+  return {
+    dir,
+    ...(head !== undefined && { head: parseDigest(head, `head in ${path}`) }),
+    ...(typeof missingSince === 'string' && { missingSince }),
+  };
+}
+
+function headsDir(layout: Layout): string {
+  return join(layout.dir, 'heads');
+}
+
+function pathOf(layout: Layout, dir: string): string {
+  return join(headsDir(layout), `${directoryKey(dir)}.json`);
+}

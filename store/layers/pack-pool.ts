@@ -1,0 +1,130 @@
+import { availableParallelism } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+
+import { BentoError } from '../errors.ts';
+import { newRoom, type ChunkJob, type GroupRoom, type PackedChunk, type PackedGroup } from './pack-job.ts';
+import type { FileJob, PackedFile, PackJob, RecordItem } from './pack-job.ts';
+import { runJob, type PackReply } from './pack-worker.ts';
+
+/** A thread costs 30 ms to start: for less than this, in bytes, it does not pay. */
+const THREADS_BYTES_MIN = 4 * 1024 * 1024;
+/** So many entries cost as much as that many bytes: opening a file takes as long as compressing some. */
+const ENTRY_BYTES = 4 * 1024;
+const THREADS_MAX = 8;
+
+interface Waiting {
+  resolve: (result: unknown) => void;
+  reject: (error: unknown) => void;
+}
+
+/**
+ * Reads, hashes and compresses on as many threads as there are processors, or right here when there is little to do.
+ * Descriptors belong to the process, so a file opened here is read there.
+ */
+export class PackPool {
+  readonly #threads: PackThread[];
+  readonly #rooms: GroupRoom[] = [];
+  #lastId = 0;
+
+  private constructor(threadCount: number) {
+    this.#threads = Array.from({ length: threadCount }, () => new PackThread());
+  }
+
+  /** @param work - how much there will be to do; it decides whether threads are started, never what comes out */
+  static for(work: { entryCount: number; sizeBytes: number }): PackPool {
+    const isLarge = work.sizeBytes + work.entryCount * ENTRY_BYTES >= THREADS_BYTES_MIN;
+    return new PackPool(isLarge ? Math.min(availableParallelism(), THREADS_MAX) : 0);
+  }
+
+  /** How many jobs are worth having under way. */
+  get width(): number {
+    return Math.max(this.#threads.length, 1);
+  }
+
+  async group(items: readonly RecordItem[]): Promise<PackedGroup & { room: GroupRoom }> {
+    const room = this.#rooms.pop() ?? newRoom();
+    return { ...((await this.#run({ kind: 'group', items, room })) as PackedGroup), room };
+  }
+
+  /** Takes back the memory of a group that is written. */
+  release({ room }: { room: GroupRoom }): void {
+    this.#rooms.push(room);
+  }
+
+  async file(job: FileJob): Promise<PackedFile> {
+    return (await this.#run(job)) as PackedFile;
+  }
+
+  async chunk(job: ChunkJob): Promise<PackedChunk> {
+    return (await this.#run(job)) as PackedChunk;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map(async (thread) => await thread.end()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #run(job: PackJob): Promise<unknown> {
+    const [first, ...others] = this.#threads;
+    if (first === undefined) {
+      await setImmediate(); // timers and signals have their turn between two jobs
+      return runJob(job);
+    }
+    const idlest = others.reduce((best, thread) => (thread.load < best.load ? thread : best), first);
+    return await idlest.run(++this.#lastId, job);
+  }
+}
+
+class PackThread {
+  readonly #worker = new Worker(new URL('./pack-worker.js', import.meta.url), { trackUnmanagedFds: false });
+  readonly #waiting = new Map<number, Waiting>();
+  #dead: Error | undefined;
+
+  constructor() {
+    this.#worker.on('message', (reply: PackReply) => this.#settle(reply));
+    this.#worker.on('error', (error) => this.#die(error));
+    this.#worker.on('exit', () => this.#die(new Error('a packing thread ended early')));
+    this.#worker.unref();
+  }
+
+  get load(): number {
+    return this.#waiting.size;
+  }
+
+  async run(id: number, job: PackJob): Promise<unknown> {
+    if (this.#dead !== undefined) throw this.#dead;
+    this.#worker.ref();
+    return await new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, job });
+    });
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #settle({ id, result, error }: PackReply): void {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (this.#waiting.size === 0) this.#worker.unref();
+    if (error === undefined) waiting?.resolve(result);
+    else waiting?.reject(rebuild(error));
+  }
+
+  #die(error: Error): void {
+    this.#dead ??= error;
+    for (const { reject } of this.#waiting.values()) reject(this.#dead);
+    this.#waiting.clear();
+  }
+}
+
+/** The error as it was thrown on the other thread. */
+function rebuild({ message, code, hint, errno }: NonNullable<PackReply['error']>): Error {
+  if (code !== undefined) return new BentoError(code, message, hint === undefined ? {} : { hint });
+  return Object.assign(new Error(message), errno === undefined ? {} : { code: errno });
+}
