@@ -9,6 +9,8 @@ DESTDIR ?=
 # What `make test` and `make bench` run: `make test FILES=dist/test/store/layout.test.js`, `make bench NAME=mount-and-fork`.
 FILES ?=
 NAME ?=
+# What `make soak` is told: `make soak SOAK='--runs 200 --seed 7'`; test/crash/soak.ts lists the options.
+SOAK ?=
 # The tests that need /dev/fuse.
 MOUNT_TESTS ?= 'dist/test/fs/**/*.test.js' 'dist/test/cli/**/*.test.js' 'dist/test/conformance/**/*.test.js'
 
@@ -17,13 +19,14 @@ BIN := node_modules/.bin
 INSTALLED := node_modules/.package-lock.json
 
 .DEFAULT_GOAL := build
-.PHONY: help build check test test-mount golden fmt demo bench install clean distclean
+.PHONY: help build check test test-mount soak golden fmt demo bench install clean distclean
 
 help:
 	@echo 'make build       compile into dist/ (npm ci first, when node_modules is missing or old)'
 	@echo 'make check       format, lint, types'
 	@echo 'make test        every test, or FILES="dist/test/store/layout.test.js ..."'
 	@echo 'make test-mount  the tests that need /dev/fuse'
+	@echo 'make soak        kill a thousand commands, race eight processes for a minute; or SOAK="--runs 200 --seed 7"'
 	@echo 'make golden      rewrite the golden files; read the diff'
 	@echo 'make fmt         format in place'
 	@echo 'make demo        the main job on a copy of this checkout'
@@ -51,6 +54,9 @@ test: build
 test-mount: build
 	@[ -r /dev/fuse ] || { echo 'make test-mount needs /dev/fuse (modprobe fuse)' >&2; exit 1; }
 	@node scripts/test.js $(MOUNT_TESTS)
+
+soak: build
+	@node dist/test/crash/soak.js $(SOAK)
 
 golden: build
 	@UPDATE_GOLDEN=1 node scripts/test.js $(FILES)

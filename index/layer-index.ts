@@ -33,6 +33,8 @@ interface Draft {
   flags: number;
   nlink: number;
   target: number | null;
+  /** It changed since it was made. */
+  isLate: boolean;
 }
 
 /** Turns a layer's entries into rows: gives positions, makes up missing parents, joins hard links. */
@@ -48,7 +50,8 @@ class LayerDraft {
     const flags = entry.opaque === true ? FLAG_OPAQUE : 0;
     const madeUp = this.#byPath.get(entry.path);
     if (madeUp === undefined) this.#append(entry, flags);
-    else if ((madeUp.flags & FLAG_IMPLICIT) !== 0 && entry.type === 'dir') Object.assign(madeUp, { entry, flags });
+    else if ((madeUp.flags & FLAG_IMPLICIT) !== 0 && entry.type === 'dir')
+      Object.assign(madeUp, { entry, flags, isLate: true });
     else throw new RangeError(`two entries for ${toText(entry.path)}`);
   }
 
@@ -64,7 +67,8 @@ class LayerDraft {
 
   #append(entry: PackedEntry, flags: number): Draft {
     const parent = entry.path === '' ? 0 : this.#parentOf(entry.path).position;
-    const draft: Draft = { position: this.drafts.length + ROOT_POSITION, parent, entry, flags, nlink: 1, target: null };
+    const position = this.drafts.length + ROOT_POSITION;
+    const draft: Draft = { position, parent, entry, flags, nlink: 1, target: null, isLate: false };
     draft.target = this.#targetOf(entry);
     this.drafts.push(draft);
     this.#byPath.set(entry.path, draft);
@@ -94,6 +98,7 @@ class LayerDraft {
     const target = named.target === null ? named : this.drafts[named.target - ROOT_POSITION];
     if (target === undefined) return null;
     target.nlink += 1;
+    target.isLate = true;
     return target.position;
   }
 }
@@ -112,20 +117,92 @@ export function indexLayer(index: IndexDatabase, layer: LayerToIndex): number {
     .immediate();
 }
 
+/** Rows written in one transaction of a streamed layer: other processes get their turn in between. */
+const STREAM_BATCH = 1024;
+
+/**
+ * Indexes a layer while it is being written, when its digest is not known yet. Until `finish` nothing refers to the rows;
+ * those of a process that was killed go with the next `gc`. For layers without whiteouts, whose entries come in the order
+ * of the table of contents, each path once.
+ */
+export class StreamedLayer {
+  readonly #index: IndexDatabase;
+  readonly #draft = new LayerDraft();
+  #number: number | undefined;
+  #written = 0;
+  #contentBytes = 0;
+
+  constructor(index: IndexDatabase) {
+    this.#index = index;
+  }
+
+  add(entry: PackedEntry): void {
+    this.#draft.add(entry);
+    this.#contentBytes += entry.sizeBytes;
+    if (this.#draft.drafts.length - this.#written < STREAM_BATCH) return;
+    this.#index.db.transaction(() => this.#write()).immediate();
+  }
+
+  /** @returns the layer's number: another one when the same layer is indexed already */
+  finish({ digest, kind }: Pick<LayerToIndex, 'digest' | 'kind'>): number {
+    const { db } = this.#index;
+    return db
+      .transaction(() => {
+        const existing = layerNumber(this.#index, digest);
+        if (existing !== undefined) {
+          this.#forget();
+          return existing;
+        }
+        const late = this.#draft.drafts.slice(0, this.#written).filter(({ isLate }) => isLate);
+        const number = this.#write();
+        insertRows(this.#index, number, late);
+        const { drafts } = this.#draft;
+        const hasLowerLinks = this.#draft.hasLowerLinks() ? 1 : 0;
+        const insert = db.prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)');
+        insert.run(number, digest, kind, drafts.length, this.#contentBytes, hasLowerLinks);
+        this.#number = undefined;
+        return number;
+      })
+      .immediate();
+  }
+
+  /** Takes back what a layer that came to nothing has written. */
+  [Symbol.dispose](): void {
+    if (this.#number !== undefined) this.#index.db.transaction(() => this.#forget()).immediate();
+  }
+
+  #write(): number {
+    const number = (this.#number ??= takeNumbers(this.#index, 1));
+    const { drafts } = this.#draft;
+    insertRows(this.#index, number, drafts.slice(this.#written));
+    this.#written = drafts.length;
+    return number;
+  }
+
+  #forget(): void {
+    if (this.#number !== undefined) deleteRows(this.#index, this.#number);
+    this.#number = undefined;
+  }
+}
+
 /** Writes a layer's rows anew under the number it has: whoever knows their ids finds the same things there. */
 export function reindexLayer(index: IndexDatabase, layer: LayerToIndex): number {
   const draft = draftOf(layer);
   return index.db
     .transaction(() => {
       const number = layerNumber(index, layer.digest) ?? takeNumbers(index, 1);
-      const range = [entryId(number, 0), entryId(number + 1, 0)];
-      index.db.prepare('DELETE FROM entries WHERE id >= ? AND id < ?').run(...range);
-      index.db.prepare('DELETE FROM chunks WHERE entry >= ? AND entry < ?').run(...range);
+      deleteRows(index, number);
       index.db.prepare('DELETE FROM layers WHERE number = ?').run(number);
       insertLayer(index, number, layer, draft);
       return number;
     })
     .immediate();
+}
+
+function deleteRows(index: IndexDatabase, number: number): void {
+  const range = [entryId(number, 0), entryId(number + 1, 0)];
+  index.db.prepare('DELETE FROM entries WHERE id >= ? AND id < ?').run(...range);
+  index.db.prepare('DELETE FROM chunks WHERE entry >= ? AND entry < ?').run(...range);
 }
 
 function draftOf(layer: LayerToIndex): LayerDraft {
@@ -162,8 +239,10 @@ export function takeNumbers(index: IndexDatabase, count: number): number {
 }
 
 function insertRows(index: IndexDatabase, number: number, drafts: readonly Draft[]): void {
-  const insertEntry = index.db.prepare('INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)');
-  const insertChunk = index.db.prepare('INSERT INTO chunks VALUES (?,?,?,?,?,?,?)');
+  const insertEntry = index.db.prepare(
+    'INSERT OR REPLACE INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+  );
+  const insertChunk = index.db.prepare('INSERT OR REPLACE INTO chunks VALUES (?,?,?,?,?,?,?)');
   for (const { position, parent, entry, flags, nlink, target } of drafts) {
     const id = entryId(number, position);
     const [only] = entry.chunks.length === 1 ? entry.chunks : [];

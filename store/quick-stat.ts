@@ -13,9 +13,11 @@ import { isAscii, toBytes, type ByteString } from './byte-string.ts';
  */
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
-const STATX_TYPE_MODE_UID_GID_MTIME_CTIME_INO_SIZE = 0x01 | 0x02 | 0x08 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200;
+// Type, mode, links, uid, gid, mtime, ctime, inode and size.
+const STATX_WANTED = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200;
 
 const STATX_BYTES = 256;
+const NLINK = 0x10; // u32
 const UID = 0x14; // u32
 const GID = 0x18; // u32
 const MODE = 0x1c; // u16
@@ -61,7 +63,7 @@ export class QuickStat {
 
   /** Looks at an object itself, not through a symlink. @returns false for every error; `lstat` says which */
   look(path: ByteString): boolean {
-    const mask = STATX_TYPE_MODE_UID_GID_MTIME_CTIME_INO_SIZE;
+    const mask = STATX_WANTED;
     const result = isAscii(path)
       ? this.#text(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, mask, this.#out)
       : this.#bytes(AT_FDCWD, toBytes(`${path}\0`), AT_SYMLINK_NOFOLLOW, mask, this.#out);
@@ -70,6 +72,10 @@ export class QuickStat {
 
   get mode(): number {
     return this.#view.getUint16(MODE, true);
+  }
+
+  get nlink(): number {
+    return this.#view.getUint32(NLINK, true);
   }
 
   get uid(): number {

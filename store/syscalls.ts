@@ -163,7 +163,10 @@ export function lgetxattr(path: RawPath, name: ByteString): Buffer {
 /** The names of all attributes; none on a filesystem that has no attributes. */
 export function llistxattr(path: RawPath): ByteString[] {
   const out = sharedXattrBuffer();
-  const sizeBytes = llistxattrCall(toCString(path), out, out.length);
+  const name = toCString(path);
+  // Asked for the length alone, the kernel allocates nothing; nearly all files have no attributes.
+  if (llistxattrCall(name, out, 0) === 0) return [];
+  const sizeBytes = llistxattrCall(name, out, out.length);
   if (sizeBytes === 0) return [];
   if (sizeBytes < 0 && lastErrno() === constants.errno.ENOTSUP) return [];
   check(sizeBytes, 'llistxattr', path);

@@ -8,7 +8,7 @@ import type { Layout } from '../../store/layout.ts';
 import { KEYS, type Descriptor } from '../../store/manifest.ts';
 import { markReachable, readManifest, type Reachable } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
-import { findLeftovers, findOrphanForks, type Leftover } from './leftovers.ts';
+import { findHalfWrittenConfigs, findLeftovers, findOrphanForks, type Leftover } from './leftovers.ts';
 import { isUndoTag, newestFirst, selectKept, type Candidate, type RetentionPolicy } from './retention.ts';
 import { forgottenTags, readRoots, tagOf, type DirectoryRoots, type LayoutRoots, type StoreRoots } from './roots.ts';
 
@@ -84,6 +84,7 @@ export async function planGc(store: Store, options: GcPlanOptions): Promise<GcPl
         reachable.blobs,
         options.now,
       ),
+      ...findHalfWrittenConfigs(layouts.flatMap(({ directories }) => directories.map(({ dir }) => dir))),
       ...forks.filter(({ isEmpty }) => isEmpty).map(({ path }) => ({ path, sizeBytes: 0 })),
     ],
     orphanForks: forks.filter(({ isEmpty }) => !isEmpty).map(({ path }) => path),

@@ -5,6 +5,7 @@ import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
+import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
 
 export interface Leftover {
@@ -41,6 +42,17 @@ export function findLeftovers(
       ...filesIn(ingestDir, (name, stat) => isTemporary(name) || isOld(stat)),
     ]),
   ];
+}
+
+/** What was killed while it wrote a `bento.yaml`. A directory that cannot be listed is left alone. */
+export function findHalfWrittenConfigs(dirs: readonly string[]): Leftover[] {
+  return dirs.flatMap((dir) => {
+    try {
+      return filesIn(dir, isConfigTemporary);
+    } catch {
+      return []; // not a directory any more, or the mount of a daemon that is gone
+    }
+  });
 }
 
 /** Where the unpacked copies of foreign layers lie. */

@@ -7,7 +7,7 @@ import { BentoError, describeSystemError } from '../../store/errors.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { byName, type PathTest, type Tree, type TreeNode } from '../tree/tree.ts';
-import { describe, isGone, ownerOf, readNames, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
+import { describe, isGone, ownerOf, readNames, statOf, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
 
 /** One object of a fork: in its upper directory, or still as the checkpoint below has it. */
 export interface OverlayNode extends TreeNode {
@@ -92,7 +92,7 @@ export class OverlayTree implements Tree<OverlayNode> {
     lower: CheckpointNode | undefined,
   ): OverlayNode {
     if (type === 'dir') this.#refuseRedirect(path);
-    return { ...describe(this.absolute(path), stat, type, this.#owner), name, path, lower };
+    return { ...describe(this.absolute(path), statOf(stat), type, this.#owner), name, path, lower };
   }
 
   #lowerNode(path: ByteString, node: CheckpointNode): OverlayNode {

@@ -33,24 +33,48 @@ export function ownerOf(stat: BigIntStats): Owner {
   return { uid: Number(stat.uid), gid: Number(stat.gid) };
 }
 
-/** Metadata of one object, from its `lstat`. Reads the link target and the extended attributes. */
-export function describe(absolute: ByteString, stat: BigIntStats, type: EntryType, owner: Owner): DiskNode {
-  const xattrs = savedXattrs(absolute);
-  const isFile = type === 'file';
+/** What `stat` says of one object, as numbers. */
+export interface DiskStat extends FileStamp {
+  mode: number;
+  uid: number;
+  gid: number;
+  nlink: number;
+  /** Of a device. */
+  rdev?: { major: number; minor: number };
+}
+
+export function statOf(stat: BigIntStats): DiskStat {
+  const isDevice = stat.isCharacterDevice() || stat.isBlockDevice();
   return {
-    type,
-    mode: type === 'symlink' ? 0o777 : Number(stat.mode & 0o7777n),
-    uid: Number(stat.uid) === owner.uid ? 0 : Number(stat.uid),
-    gid: Number(stat.gid) === owner.gid ? 0 : Number(stat.gid),
-    ...timeOf(stat),
-    sizeBytes: isFile ? Number(stat.size) : 0,
-    stamp: stampOf(stat),
-    disk: { mode: Number(stat.mode), uid: Number(stat.uid), gid: Number(stat.gid) },
-    ...(type === 'symlink' && { link: fromBytes(readlinkSync(toFsPath(absolute), { encoding: 'buffer' })) }),
-    ...((type === 'char' || type === 'block') && { rdev: deviceOf(stat.rdev) }),
-    ...(xattrs && { xattrs }),
-    ...(type !== 'dir' && stat.nlink > 1n && { linkKey: `${stat.dev}:${stat.ino}` }),
+    ...stampOf(stat),
+    mode: Number(stat.mode),
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    nlink: Number(stat.nlink),
+    ...(isDevice && { rdev: deviceOf(stat.rdev) }),
   };
+}
+
+/** Metadata of one object, from its `lstat`. Reads the link target and the extended attributes. */
+export function describe(absolute: ByteString, stat: Readonly<DiskStat>, type: EntryType, owner: Owner): DiskNode {
+  const { dev, ino, sizeBytes, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec, mode, uid, gid, nlink, rdev } = stat;
+  const node: DiskNode = {
+    type,
+    mode: type === 'symlink' ? 0o777 : mode & 0o7777,
+    uid: uid === owner.uid ? 0 : uid,
+    gid: gid === owner.gid ? 0 : gid,
+    mtimeSec,
+    mtimeNsec,
+    sizeBytes: type === 'file' ? sizeBytes : 0,
+    stamp: { dev, ino, sizeBytes, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec },
+    disk: { mode, uid, gid },
+  };
+  const xattrs = savedXattrs(absolute);
+  if (type === 'symlink') node.link = fromBytes(readlinkSync(toFsPath(absolute), { encoding: 'buffer' }));
+  if (rdev !== undefined) node.rdev = rdev;
+  if (xattrs !== undefined) node.xattrs = xattrs;
+  if (type !== 'dir' && nlink > 1) node.linkKey = `${dev}:${ino}`;
+  return node;
 }
 
 function timeOf(stat: BigIntStats): { mtimeSec: number; mtimeNsec: number } {

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, link, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Document, DocumentOptions, ParsedNode, ParseOptions, Scalar, SchemaOptions, YAMLMap } from 'yaml';
 import type * as yamlModule from 'yaml';
 import { BentoError, errnoOf } from '../../store/errors.ts';
+import { faultPoint } from '../../store/fault-point.ts';
 import { parseConfig } from './config-schema.ts';
 
 /**
@@ -90,15 +91,44 @@ export function renderNewConfig({ id, task, store }: NewConfig): string {
  * @throws BentoError FAILED when there is one, TARGET_INVALID when there is no such directory
  */
 export async function createConfig(dir: string, text: string): Promise<void> {
+  const temporary = temporaryIn(dir);
   try {
-    await using file = await open(configPath(dir), 'wx', 0o644);
-    await file.writeFile(text);
-    await file.sync();
+    await writeNew(temporary, text);
+    faultPoint('config.prepared');
+    await linkOrCopy(temporary, configPath(dir), text);
+    faultPoint('config.created');
   } catch (error) {
     if (errnoOf(error) === 'EEXIST') throw new BentoError('FAILED', `bento.yaml already exists in ${dir}`);
     if (errnoOf(error) === 'ENOENT') throw new BentoError('TARGET_INVALID', `there is no directory ${dir}`);
     throw error;
+  } finally {
+    await rm(temporary, { force: true });
   }
+}
+
+async function writeNew(path: string, text: string): Promise<void> {
+  await using file = await open(path, 'wx', 0o644);
+  await file.writeFile(text);
+  await file.sync();
+}
+
+/** A second name comes with all the content or not at all, and never in the place of another file. */
+async function linkOrCopy(from: string, to: string, text: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!['EPERM', 'ENOTSUP', 'ENOSYS'].includes(errnoOf(error) ?? '')) throw error; // no hard links here, as on FAT
+    await writeNew(to, text);
+  }
+}
+
+function temporaryIn(dir: string): string {
+  return join(dir, `.bento.yaml.${randomBytes(4).toString('hex')}.tmp`);
+}
+
+/** Whether a file of this name is a `bento.yaml` that is being written, or was when somebody was killed. */
+export function isConfigTemporary(name: string): boolean {
+  return /^\.bento\.yaml\.[0-9a-f]{8}\.tmp$/.test(name);
 }
 
 /** @throws BentoError CONFIG_MISSING; CONFIG_INVALID when it is no file or too large */
@@ -239,13 +269,14 @@ function layoutOf(text: string): { indent?: number; indentSeq?: boolean } {
 
 async function replaceFile(path: string, text: string): Promise<void> {
   const { mode, uid, gid } = await stat(path);
-  const temporary = join(dirname(path), `.bento.yaml.${randomBytes(4).toString('hex')}.tmp`);
+  const temporary = temporaryIn(dirname(path));
   try {
     await using file = await open(temporary, 'wx', 0o600);
     await file.writeFile(text);
     if (process.getuid?.() === 0) await file.chown(uid, gid); // root must not take the file from its owner
     await file.chmod(mode & 0o7777);
     await file.sync();
+    faultPoint('config.written');
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });

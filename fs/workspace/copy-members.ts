@@ -6,7 +6,7 @@ import type { Chunk, Entry } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import { inflateMember } from '../../store/layers/gzip-member.ts';
 import { LARGE_BYTES, type CopiedGroup, type LayerWriter } from '../../store/layers/layer-writer.ts';
-import type { PackedChunk } from '../../store/layers/pack-job.ts';
+import type { PackedChunk } from '../../store/layers/pack-pool.ts';
 import { paddingOf } from '../../store/layers/tar-fields.ts';
 import { encodeTarHeader } from '../../store/layers/tar-header.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';

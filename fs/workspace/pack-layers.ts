@@ -1,10 +1,10 @@
-import { indexLayer } from '../../index/layer-index.ts';
+import { indexLayer, StreamedLayer } from '../../index/layer-index.ts';
 import { BlobIngest } from '../../store/blobs.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 import { layerDescriptor, type CheckpointLayer } from '../../store/checkpoint.ts';
 import type { PackedEntry } from '../../store/entry.ts';
 import { faultPoint } from '../../store/fault-point.ts';
-import { collectLayer } from '../../store/layers/layer-contents.ts';
+import { collectLayer, type LayerItem } from '../../store/layers/layer-contents.ts';
 import { LayerWriter } from '../../store/layers/layer-writer.ts';
 import type { PackPool } from '../../store/layers/pack-pool.ts';
 import type { Layout } from '../../store/layout.ts';
@@ -53,10 +53,12 @@ export async function packLayer(
   const files = new PresentFiles(tree, reader);
   const canCopy = plan.entries.some(({ stored }) => stored !== undefined);
   const tell = progressTeller(plan, onEvent);
+  using rows = plan.entries.some(({ replaces }) => replaces) ? undefined : new StreamedLayer(source.index);
   await using writer = await LayerWriter.create(ingest, {
     pool,
     onEntry: (entry) => {
       entries.push(entry);
+      rows?.add(entry);
       tell(entry);
     },
     onGone: (path) => void files.gone.push(path),
@@ -74,13 +76,18 @@ export async function packLayer(
   faultPoint('save.layer-written');
   await ingest.commit(packed.digest);
   faultPoint('save.layer-stored');
-  const contents = await collectLayer(entries.map((entry) => ({ kind: 'entry', entry })));
-  indexLayer(source.index, { digest: packed.digest, kind: 'estargz', ...contents });
+  const indexed = { digest: packed.digest, kind: 'estargz' } as const;
+  if (rows !== undefined) rows.finish(indexed);
+  else indexLayer(source.index, { ...indexed, ...(await collectLayer(entries.map(asItem))) });
   faultPoint('save.layer-indexed');
   onEvent({ kind: 'packed', title, sizeBytes: packed.sizeBytes });
   const descriptor = layerDescriptor(title, packed);
   const layer = { title, descriptor, diffId: packed.diffId, fileCount: packed.fileCount };
   return { layer, entries, gone: files.gone, unsteady };
+}
+
+function asItem(entry: PackedEntry): LayerItem {
+  return { kind: 'entry', entry };
 }
 
 /** Counts entries and bytes as they are written. */

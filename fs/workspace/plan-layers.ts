@@ -111,14 +111,20 @@ interface Placed<A extends TreeNode> {
 /** All names of one file go under one title, the uppermost that any of them wants. */
 function placeChanges<A extends TreeNode>(changes: readonly Change<CheckpointNode, A>[], titles: Titles): Placed<A>[] {
   const groups = new Map<string, string>();
-  const placed = changes.flatMap((change): Placed<A>[] => {
+  const placed: Placed<A>[] = [];
+  for (const change of changes) {
+    if (!hasAfter(change)) continue;
     const { path, after } = change;
-    if (after === undefined) return [];
     const title = titles.titleFor(path, after.type === 'dir');
     if (after.linkKey !== undefined) groups.set(after.linkKey, titles.upper(title, groups.get(after.linkKey) ?? title));
-    return [{ change: { ...change, after }, title }];
-  });
+    placed.push({ change, title });
+  }
+  if (groups.size === 0) return placed;
   return placed.map(({ change, title }) => ({ change, title: groups.get(change.after.linkKey ?? '') ?? title }));
+}
+
+function hasAfter<A extends TreeNode>(change: Change<CheckpointNode, A>): change is Placed<A>['change'] {
+  return change.after !== undefined;
 }
 
 /** The topmost paths that are gone, each under the title whose layer shows it now. */
@@ -152,19 +158,11 @@ function joinHardLinks<A extends TreeNode>(entries: PlannedEntry<A>[]): void {
 
 function entryOf(path: ByteString, node: TreeNode): Entry {
   const { type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes, link, rdev, xattrs } = node;
-  return {
-    path,
-    type,
-    mode,
-    uid,
-    gid,
-    mtimeSec,
-    mtimeNsec,
-    sizeBytes,
-    ...(link !== undefined && { link }),
-    ...(rdev && { rdev }),
-    ...(xattrs && { xattrs }),
-  };
+  const entry: Entry = { path, type, mode, uid, gid, mtimeSec, mtimeNsec, sizeBytes };
+  if (link !== undefined) entry.link = link;
+  if (rdev !== undefined) entry.rdev = rdev;
+  if (xattrs !== undefined) entry.xattrs = xattrs;
+  return entry;
 }
 
 export function whiteoutEntry(path: ByteString): Entry {

@@ -1,4 +1,5 @@
 import { StatCache, type HashedFile } from '../../index/stat-cache.ts';
+import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { PackedLayer } from './pack-layers.ts';
@@ -16,15 +17,18 @@ export interface Packed {
 
 /** Notes what the packed files hashed to, so that the next save, diff or open need not read them. */
 export function rememberPacked(source: TreeSource, tree: WorkTree, { plans, packed, layers, startMs }: Packed): void {
-  const nodes = new Map(
-    plans.flatMap((plan) => plan.entries.map(({ entry, content }) => [entry.path, content] as const)),
-  );
+  const nodes = new Map<ByteString, WorkNode>();
+  for (const { entries } of plans) {
+    for (const { entry, content } of entries) if (content !== undefined) nodes.set(entry.path, content);
+  }
   const hashed: HashedFile[] = [];
-  for (const { path, sizeBytes, digest } of packed.flatMap(({ entries }) => entries)) {
-    const node = nodes.get(path);
-    if (node?.stamp === undefined || digest === undefined || node.stamp.sizeBytes !== sizeBytes) continue;
-    node.digest = digest;
-    hashed.push({ path, stamp: node.stamp, digest });
+  for (const { entries } of packed) {
+    for (const { path, sizeBytes, digest } of entries) {
+      const node = digest === undefined ? undefined : nodes.get(path);
+      if (node?.stamp === undefined || digest === undefined || node.stamp.sizeBytes !== sizeBytes) continue;
+      node.digest = digest;
+      if (tree.remember === undefined) hashed.push({ path, stamp: node.stamp, digest });
+    }
   }
   if (tree.remember === undefined) {
     if (hashed.length > 0) new StatCache(source.index, tree.absolute('')).remember(hashed, startMs);

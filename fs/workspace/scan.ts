@@ -1,7 +1,8 @@
-import { lstatSync, type BigIntStats } from 'node:fs';
+import { constants, lstatSync, type BigIntStats } from 'node:fs';
 
 import { FLAG_RACY, KIND_IGNORED, KIND_SEEN, type ScanCache } from '../../index/scan-cache.ts';
 import { joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import type { EntryType } from '../../store/entry.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { QuickStat } from '../../store/quick-stat.ts';
 import {
@@ -9,9 +10,11 @@ import {
   isGone,
   ownerOf,
   stampOf,
+  statOf,
   readNames,
   typeOf,
   type DiskNode,
+  type DiskStat,
   type Owner,
   type Skipped,
 } from '../tree/disk-node.ts';
@@ -26,6 +29,14 @@ import {
   reasonOfKind,
   type Look,
 } from './scan-rows.ts';
+
+const { S_IFMT } = constants;
+/** What `QuickStat` tells all about. */
+const QUICK_TYPES: ReadonlyMap<number, EntryType> = new Map([
+  [constants.S_IFREG, 'file'],
+  [constants.S_IFDIR, 'dir'],
+  [constants.S_IFLNK, 'symlink'],
+]);
 
 /** An object on disk, as it was when it was looked at. */
 export interface LiveNode extends TreeNode, DiskNode {
@@ -111,7 +122,7 @@ export class Scan {
     const cache = known?.cache;
     const isOwners = cache?.uidOf(0) === this.#owner.uid && cache.gidOf(0) === this.#owner.gid;
     this.#cache = isOwners ? cache : undefined; // owners are told in relation to the root's
-    this.#quick = this.#cache && QuickStat.load();
+    this.#quick = QuickStat.load();
     this.#knowsNames = cache?.header.rules === known?.rules;
     this.#dirty = new Uint8Array(this.#cache?.count ?? 0);
   }
@@ -139,7 +150,7 @@ export class Scan {
   #root(row: number): LiveNode | undefined {
     if (row === 0 && this.#isSame(0, lookOf(this.#rootStat))) return undefined;
     const place = { name: '', path: '', row, listing: undefined };
-    const node: LiveNode = { ...describe(this.#dir, this.#rootStat, 'dir', this.#owner), ...place };
+    const node: LiveNode = { ...describe(this.#dir, statOf(this.#rootStat), 'dir', this.#owner), ...place };
     if (row === 0) this.#replace(row, node);
     return node;
   }
@@ -226,7 +237,15 @@ export class Scan {
   #look(path: ByteString, name: ByteString): LiveNode | Unseen | undefined {
     const absolute = this.#absolute(path);
     try {
-      return this.#describe(path, name, lstatSync(toFsPath(absolute), { bigint: true }));
+      const quickType = this.#quick?.look(absolute) === true ? QUICK_TYPES.get(this.#quick.mode & S_IFMT) : undefined;
+      if (this.#quick !== undefined && quickType !== undefined)
+        return this.#describe(path, name, quickType, this.#quick);
+      const stat = lstatSync(toFsPath(absolute), { bigint: true });
+      const type = typeOf(stat);
+      if (type !== undefined) return this.#describe(path, name, type, statOf(stat));
+      const isIgnored = this.#options.isIgnored(path, false);
+      const reason = stat.isSocket() ? 'socket' : 'unknown file type';
+      return { name, kind: isIgnored ? KIND_IGNORED : kindOfReason(reason), mode: Number(stat.mode) };
     } catch (error) {
       if (isGone(error)) return undefined;
       if (errnoOf(error) === 'ENAMETOOLONG') return { name, kind: kindOfReason('name too long'), mode: 0 };
@@ -234,15 +253,13 @@ export class Scan {
     }
   }
 
-  #describe(path: ByteString, name: ByteString, stat: BigIntStats): LiveNode | Unseen {
-    const type = typeOf(stat);
-    const mode = Number(stat.mode);
+  #describe(path: ByteString, name: ByteString, type: EntryType, stat: Readonly<DiskStat>): LiveNode | Unseen {
     const absolute = this.#absolute(path);
+    const { mode } = stat;
     if (this.#options.isIgnored(path, type === 'dir')) return { name, kind: KIND_IGNORED, mode };
     if (type === 'dir' && this.#options.exclude.has(absolute))
       return { name, kind: kindOfReason('nested mount'), mode };
-    if (type === undefined) return { name, kind: kindOfReason(stat.isSocket() ? 'socket' : 'unknown file type'), mode };
-    return { ...describe(absolute, stat, type, this.#owner), name, path, row: -1, listing: undefined };
+    return Object.assign(describe(absolute, stat, type, this.#owner), { name, path, row: -1, listing: undefined });
   }
 
   /** Good until the next call; undefined when there is nothing that can be looked at. */

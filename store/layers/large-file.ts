@@ -2,7 +2,7 @@ import { closeSync, fstatSync, type BigIntStats } from 'node:fs';
 
 import { openRegular } from '../regular-file.ts';
 import type { ByteString } from '../byte-string.ts';
-import type { ChunkJob } from './pack-job.ts';
+import type { ChunkSource } from './pack-job.ts';
 import { changedFile, isSameFile, type ChangedFile, type FileTimes } from './steady-read.ts';
 import { CHUNK_BYTES } from './toc.ts';
 
@@ -10,7 +10,7 @@ import { CHUNK_BYTES } from './toc.ts';
 export interface LargeContent {
   /** How many bytes the next reading is going to give, if nothing changes meanwhile. */
   readonly sizeBytes: number;
-  chunks(): AsyncIterable<ChunkJob> | Iterable<ChunkJob>;
+  chunks(): AsyncIterable<ChunkSource> | Iterable<ChunkSource>;
   /**
    * Called after each reading with the bytes there were.
    *
@@ -50,10 +50,10 @@ export class LargeFile implements LargeContent {
     return fd === undefined ? undefined : new LargeFile(fd, planned);
   }
 
-  *chunks(): Generator<ChunkJob> {
+  *chunks(): Generator<ChunkSource> {
     for (let offset = 0; offset < this.sizeBytes; offset += CHUNK_BYTES) {
       const sizeBytes = Math.min(CHUNK_BYTES, this.sizeBytes - offset);
-      yield { kind: 'chunk', source: { kind: 'fd', fd: this.#fd, offset, sizeBytes } };
+      yield { kind: 'fd', fd: this.#fd, offset, sizeBytes };
     }
   }
 
@@ -102,8 +102,8 @@ export class LargePieces implements LargeContent {
     this.sizeBytes = sizeBytes;
   }
 
-  async *chunks(): AsyncGenerator<ChunkJob> {
-    for await (const bytes of cutChunks(this.#read())) yield { kind: 'chunk', source: { kind: 'bytes', bytes } };
+  async *chunks(): AsyncGenerator<ChunkSource> {
+    for await (const bytes of cutChunks(this.#read())) yield { kind: 'bytes', bytes };
   }
 
   mustRepeat(readBytes: number, attempt: number): boolean {

@@ -1,16 +1,16 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 
 import { toText, type ByteString } from '../byte-string.ts';
-import { digestFromBytes, digestOf, type Digest } from '../digest.ts';
+import { digestOf, type Digest } from '../digest.ts';
 import type { Chunk, Entry, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
 import { encodeFooter } from './footer.ts';
 import { gzipMember, gzipMemberSync } from './gzip-member.ts';
 import { LargeFile, LargePieces, type LargeContent } from './large-file.ts';
 import { LayerOutput, type LayerSink } from './layer-output.ts';
-import type { FileJob, GroupRoom, PackedChunk, PackedFile, PackedGroup, RecordItem } from './pack-job.ts';
-import type { PackPool } from './pack-pool.ts';
+import type { FileJob, RecordItem } from './pack-job.ts';
+import type { PackedChunk, PackedFile, PackedGroup, PackPool } from './pack-pool.ts';
 import { LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, TOC_NAME } from './reserved-names.ts';
 import type { ChangedFile, FileTimes } from './steady-read.ts';
 import { BLOCK_BYTES, paddingOf } from './tar-fields.ts';
@@ -25,7 +25,6 @@ export const GROUP_BYTES = 128 * 1024;
 export const LARGE_BYTES = 64 * 1024;
 /** What a header takes in a group, pax header included, for deciding where the group ends. */
 const HEADER_BYTES = 3 * BLOCK_BYTES;
-const EMPTY = new Uint8Array(0);
 /** Groups under way for each thread: one being packed, one waiting, one being written. */
 const GROUPS_PER_THREAD = 3;
 
@@ -117,9 +116,15 @@ export class LayerWriter {
     if ((entry.type === 'file') !== (content !== undefined))
       throw new TypeError('a file has content, nothing else has');
     this.#claimPath(entry);
-    if (content === undefined) { await this.#addToGroup({ entry }, 0); return; }
+    if (content === undefined) {
+      await this.#addToGroup({ entry }, 0);
+      return;
+    }
     if ('fd' in content) this.#fds.add(content.fd);
-    if ('read' in content) { await this.#addPieces(entry, content.read); return; }
+    if ('read' in content) {
+      await this.#addPieces(entry, content.read);
+      return;
+    }
     const source: FileSource =
       'path' in content
         ? { kind: 'path', path: content.path, times: content.times }
@@ -207,7 +212,7 @@ export class LayerWriter {
     if (items.length === 0) return;
     this.#group = [];
     this.#groupBytes = 0;
-    const pack = async (): Promise<PackedGroup & { room: GroupRoom }> => {
+    const pack = async (): Promise<PackedGroup> => {
       try {
         return await this.#options.pool.group(items);
       } finally {
@@ -219,8 +224,10 @@ export class LayerWriter {
 
   /** Pieces are held until it is clear whether they make a large file. */
   async #addPieces(entry: Entry, read: () => AsyncIterable<Buffer> | Iterable<Buffer>): Promise<void> {
-    if (entry.sizeBytes >= LARGE_BYTES)
-      { await this.#addLarge(entry, () => new LargePieces(read, entry.sizeBytes)); return; }
+    if (entry.sizeBytes >= LARGE_BYTES) {
+      await this.#addLarge(entry, () => new LargePieces(read, entry.sizeBytes));
+      return;
+    }
     const pieces: Buffer[] = [];
     let sizeBytes = 0;
     try {
@@ -232,7 +239,10 @@ export class LayerWriter {
       this.#chain.fail(error);
       throw error;
     }
-    if (sizeBytes >= LARGE_BYTES) { await this.#addLarge(entry, () => new LargePieces(read, sizeBytes)); return; }
+    if (sizeBytes >= LARGE_BYTES) {
+      await this.#addLarge(entry, () => new LargePieces(read, sizeBytes));
+      return;
+    }
     await this.#addToGroup({ entry, source: { kind: 'bytes', bytes: Buffer.concat(pieces) } }, sizeBytes);
   }
 
@@ -244,7 +254,7 @@ export class LayerWriter {
     }
     await this.#endGroup();
     await this.#chain.add(
-      async () => await this.#options.pool.file({ kind: 'file', source }),
+      async () => await this.#options.pool.file(source),
       async (packed) => {
         if (packed.kind === 'packed') await this.#writeFile(entry, packed);
         else if (packed.kind === 'gone') await this.#writeGone(entry, ifGone);
@@ -319,9 +329,9 @@ export class LayerWriter {
   async *#packed(content: LargeContent): AsyncGenerator<PackedChunk, void, undefined> {
     const ahead: Promise<PackedChunk>[] = [];
     try {
-      for await (const job of content.chunks()) {
+      for await (const source of content.chunks()) {
         this.#chain.assertNotFailed();
-        const packed = this.#options.pool.chunk(job);
+        const packed = this.#options.pool.chunk(source);
         packed.catch(() => undefined); // looked at when its turn comes
         ahead.push(packed);
         const oldest = ahead.length >= this.#options.pool.width ? ahead.shift() : undefined;
@@ -338,19 +348,24 @@ export class LayerWriter {
     packed: Iterable<PackedChunk> | AsyncIterable<PackedChunk>,
   ): Promise<{ sizeBytes: number; digest: Digest; chunks: Chunk[] }> {
     await this.#writeBare(encodeTarHeader(entry));
-    const whole = new WholeDigest();
+    const whole = entry.sizeBytes > CHUNK_BYTES ? createHash('sha256') : undefined; // of one chunk, it has the digest
     const chunks: Chunk[] = [];
     let fileOffset = 0;
-    for await (const { raw, member, digest } of packed) {
-      whole.add(raw, digest);
-      if (raw.length === 0) continue;
-      const blobOffset = await this.#out.member(raw, member);
-      chunks.push({ fileOffset, sizeBytes: raw.length, digest, blobOffset, blobBytes: member.length, innerOffset: 0 });
+    for await (const chunk of packed) {
+      const { raw, member, digest } = chunk;
+      whole?.update(raw);
+      const place = {
+        blobOffset: raw.length === 0 ? 0 : await this.#out.member(raw, member),
+        blobBytes: member.length,
+      };
+      if (raw.length > 0) chunks.push({ fileOffset, sizeBytes: raw.length, digest, ...place, innerOffset: 0 });
       fileOffset += raw.length;
+      this.#options.pool.release(chunk);
     }
+    const digest: Digest = whole === undefined ? (chunks[0]?.digest ?? digestOf('')) : `sha256:${whole.digest('hex')}`;
     const padding = Buffer.alloc(paddingOf(fileOffset));
     if (padding.length > 0) await this.#writeBare(padding);
-    return { sizeBytes: fileOffset, digest: whole.finish(), chunks };
+    return { sizeBytes: fileOffset, digest, chunks };
   }
 
   /** Tar bytes that are no payload, in a member of their own. */
@@ -358,16 +373,15 @@ export class LayerWriter {
     return await this.#out.member(bytes, gzipMemberSync(bytes));
   }
 
-  async #writeGroup(packed: PackedGroup & { room: GroupRoom }, items: readonly RecordItem[]): Promise<void> {
-    const { raw, member, sizes } = packed;
-    const blobOffset = raw.length === 0 ? 0 : await this.#out.member(raw, member);
-    this.#options.pool.release(packed);
+  async #writeGroup(packed: PackedGroup, items: readonly RecordItem[]): Promise<void> {
+    const { raw, member, facts } = packed;
+    const place = { blobOffset: raw.length === 0 ? 0 : await this.#out.member(raw, member), blobBytes: member.length };
     items.forEach((item, i) => {
-      const sizeBytes = sizes[i] ?? 0;
-      if (sizeBytes < 0) this.#recordGone(item);
+      if (facts.isGone(i)) this.#recordGone(item);
       else if (item.source === undefined) this.#record(packedEntry(item.entry));
-      else this.#recordFile(item.entry, i, packed, { blobOffset, blobBytes: member.length });
+      else this.#recordFile(item.entry, i, packed, place);
     });
+    this.#options.pool.release(packed);
   }
 
   #recordGone({ entry, ifGone }: RecordItem): void {
@@ -376,12 +390,12 @@ export class LayerWriter {
   }
 
   #recordFile(entry: Entry, i: number, packed: PackedGroup, place: { blobOffset: number; blobBytes: number }): void {
-    const sizeBytes = packed.sizes[i] ?? 0;
-    const changed = packed.changed.get(i);
+    const sizeBytes = packed.facts.sizeBytes(i);
+    const changed = packed.changed?.get(i);
     if (changed !== undefined) this.#options.onChanged?.(entry.path, changed);
     const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
-    const digest = digestFromBytes(packed.digests.subarray(i * 32, i * 32 + 32));
-    const chunk = { fileOffset: 0, sizeBytes, digest, ...place, innerOffset: packed.innerOffsets[i] ?? 0 };
+    const digest = packed.facts.digest(i);
+    const chunk = { fileOffset: 0, sizeBytes, digest, ...place, innerOffset: packed.facts.innerOffset(i) };
     this.#record({ ...entry, mode, mtimeSec, mtimeNsec, sizeBytes, digest, chunks: sizeBytes === 0 ? [] : [chunk] });
   }
 
@@ -396,26 +410,6 @@ export class LayerWriter {
     const blobOffset = await this.#writeBare(LANDMARK_CONTENT);
     await this.#writeBare(Buffer.alloc(paddingOf(LANDMARK_CONTENT.length)));
     this.#toc.addLine(encodeFormatFileEntry(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT, blobOffset));
-  }
-}
-
-/** The digest of a file from its chunks; that of the only chunk is not computed twice. */
-class WholeDigest {
-  #first: { raw: Uint8Array; digest: Digest } | undefined;
-  #hash: Hash | undefined;
-
-  add(raw: Uint8Array, digest: Digest): void {
-    if (this.#first === undefined) {
-      this.#first = { raw, digest };
-      return;
-    }
-    this.#hash ??= createHash('sha256').update(this.#first.raw);
-    this.#first.raw = EMPTY;
-    this.#hash.update(raw);
-  }
-
-  finish(): Digest {
-    return this.#hash === undefined ? (this.#first?.digest ?? digestOf('')) : `sha256:${this.#hash.digest('hex')}`;
   }
 }
 

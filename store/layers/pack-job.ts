@@ -5,15 +5,11 @@ import type { ByteString } from '../byte-string.ts';
 import { digestOf, type Digest } from '../digest.ts';
 import type { Entry } from '../entry.ts';
 import { openRegular } from '../regular-file.ts';
-import { gzipMemberSync } from './gzip-member.ts';
+import { gzipMemberSync, memberBytesMax } from './gzip-member.ts';
 import { GrowingBuffer, readSteadily, type ChangedFile, type FileTimes } from './steady-read.ts';
 import { paddingOf } from './tar-fields.ts';
 import { encodeTarHeader } from './tar-header.ts';
 import { CHUNK_BYTES } from './toc.ts';
-
-/** Room for a group as it is planned: what goes beyond it is copied to a larger buffer. */
-const GROUP_CAPACITY_BYTES = 256 * 1024;
-const DIGEST_BYTES = 32;
 
 /** Where the bytes of a small file are. */
 export type RecordSource =
@@ -34,111 +30,188 @@ export interface RecordItem {
 export interface GroupJob {
   kind: 'group';
   items: readonly RecordItem[];
-  room?: GroupRoom | undefined;
+  room: GroupRoom;
 }
 
-/** Memory that both threads see, so that a group's bytes are neither copied nor allocated anew. */
+/** Memory that both threads see: what is packed there is neither sent nor allocated anew for each group. */
 export interface GroupRoom {
   raw: SharedArrayBuffer;
   member: SharedArrayBuffer;
+  facts: SharedArrayBuffer;
 }
 
+/** Room for a group as it is planned; one that outgrows it travels in memory of its own. */
+const GROUP_CAPACITY_BYTES = 256 * 1024;
+const DIGEST_BYTES = 32;
+/** Size, inner offset and digest of an item's payload. */
+const FACT_BYTES = 8 + 8 + DIGEST_BYTES;
+const ITEMS_MAX = 256;
+
 export function newRoom(): GroupRoom {
-  return { raw: new SharedArrayBuffer(GROUP_CAPACITY_BYTES), member: new SharedArrayBuffer(GROUP_CAPACITY_BYTES) };
+  return {
+    raw: new SharedArrayBuffer(GROUP_CAPACITY_BYTES),
+    member: new SharedArrayBuffer(GROUP_CAPACITY_BYTES),
+    facts: new SharedArrayBuffer(ITEMS_MAX * FACT_BYTES),
+  };
+}
+
+/** What the payloads of a group turned out to be, by the item's position. */
+export class GroupFacts {
+  readonly #sizes: Float64Array;
+  readonly #innerOffsets: Float64Array;
+  readonly #digests: Buffer;
+
+  constructor({ facts }: GroupRoom) {
+    this.#sizes = new Float64Array(facts, 0, ITEMS_MAX);
+    this.#innerOffsets = new Float64Array(facts, ITEMS_MAX * 8, ITEMS_MAX);
+    this.#digests = Buffer.from(facts, ITEMS_MAX * 16);
+  }
+
+  setGone(i: number): void {
+    this.#sizes[i] = -1;
+  }
+
+  setNothing(i: number): void {
+    this.#sizes[i] = 0;
+  }
+
+  setPayload(i: number, payload: { sizeBytes: number; innerOffset: number; digest: Buffer }): void {
+    this.#sizes[i] = payload.sizeBytes;
+    this.#innerOffsets[i] = payload.innerOffset;
+    payload.digest.copy(this.#digests, i * DIGEST_BYTES);
+  }
+
+  isGone(i: number): boolean {
+    return this.sizeBytes(i) < 0;
+  }
+
+  sizeBytes(i: number): number {
+    return this.#sizes[i] ?? 0;
+  }
+
+  /** Uncompressed bytes of the member before the payload. */
+  innerOffset(i: number): number {
+    return this.#innerOffsets[i] ?? 0;
+  }
+
+  digest(i: number): Digest {
+    return `sha256:${this.#digests.toString('hex', i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES)}`;
+  }
 }
 
 /** A piece of a large file, with a member of its own. */
 export interface ChunkJob {
   kind: 'chunk';
+  room: ChunkRoom;
   source: { kind: 'fd'; fd: number; offset: number; sizeBytes: number } | { kind: 'bytes'; bytes: Uint8Array };
+}
+
+/** Where a chunk is read from: an open file, or bytes at hand. */
+export type ChunkSource = ChunkJob['source'];
+
+/** Memory that both threads see, for one chunk. */
+export interface ChunkRoom {
+  raw: SharedArrayBuffer;
+  member: SharedArrayBuffer;
+}
+
+export function newChunkRoom(): ChunkRoom {
+  return {
+    raw: new SharedArrayBuffer(CHUNK_BYTES + 1), // one more, to see whether a file has grown
+    member: new SharedArrayBuffer(memberBytesMax(CHUNK_BYTES)),
+  };
 }
 
 /** A whole file of less than a chunk, with a member of its own. */
 export interface FileJob {
   kind: 'file';
+  room: ChunkRoom;
   source: Exclude<RecordSource, { kind: 'bytes' }>;
 }
 
 export type PackJob = GroupJob | ChunkJob | FileJob;
 
-/** What the payloads of a group turned out to be, in the order of its items; small numbers travel cheaply. */
-export interface PackedGroup {
-  /** Uncompressed; empty when everything in the group is gone. */
-  raw: Uint8Array;
-  member: Uint8Array;
-  /** Bytes of each payload, 0 for what has none, -1 for a file that was gone. */
-  sizes: Float64Array;
-  /** Uncompressed bytes of the member before each payload. */
-  innerOffsets: Float64Array;
-  /** 32 bytes for each item; zeros for what is no file. */
-  digests: Uint8Array;
+/** How much of its room a group takes, and what does not fit there. */
+export interface GroupReply {
+  rawBytes: number;
+  memberBytes: number;
+  outgrown?: { raw: Uint8Array; member: Uint8Array };
   /** By the item's position. */
-  changed: Map<number, ChangedFile>;
+  changed?: Map<number, ChangedFile>;
 }
 
-export interface PackedChunk {
-  /** Shorter than what was asked for when the file has become so. */
-  raw: Uint8Array;
-  member: Uint8Array;
+/** How much of its room a chunk takes: less than was asked for when the file has become shorter. */
+export interface ChunkReply {
+  rawBytes: number;
+  memberBytes: number;
   digest: Digest;
 }
 
 /** A file packed as one chunk; what is not there any more, or has grown beyond a chunk, is left to the caller. */
-export type PackedFile = (PackedChunk & { kind: 'packed'; changed?: ChangedFile }) | { kind: 'gone' } | { kind: 'too large' };
+export type FileReply =
+  (ChunkReply & { kind: 'packed'; changed: ChangedFile | undefined }) | { kind: 'gone' } | { kind: 'too large' };
 
 /** Reads, hashes and compresses the entries of a group. Gone files are left out. */
-export function packGroup(job: GroupJob): PackedGroup {
-  const packer = new GroupPacker(job);
+export function packGroup(job: GroupJob): GroupReply {
+  const packer = new GroupPacker(job.room);
   job.items.forEach((item, i) => packer.add(item, i));
   return packer.finish();
 }
 
 class GroupPacker {
+  readonly #room: GroupRoom;
   readonly #out: GrowingBuffer;
-  readonly #room: GroupRoom | undefined;
+  readonly #facts: GroupFacts;
+  readonly #changed = new Map<number, ChangedFile>();
   #at = 0;
-  readonly #packed: Omit<PackedGroup, 'raw' | 'member'>;
 
-  constructor({ items, room }: GroupJob) {
-    this.#out = new GrowingBuffer(room?.raw ?? GROUP_CAPACITY_BYTES);
+  constructor(room: GroupRoom) {
     this.#room = room;
-    this.#packed = {
-      sizes: new Float64Array(items.length),
-      innerOffsets: new Float64Array(items.length),
-      digests: new Uint8Array(items.length * DIGEST_BYTES),
-      changed: new Map(),
-    };
+    this.#out = new GrowingBuffer(room.raw);
+    this.#facts = new GroupFacts(room);
   }
 
   add(item: RecordItem, i: number): void {
     const { source, entry } = item;
-    if (source === undefined) return this.#put(encodeTarHeader(entry));
-    if (source.kind === 'bytes') return this.#putFile(i, entry, viewOf(source.bytes));
-    if (source.kind === 'fd') return this.#read(i, entry, source.fd, source.times);
-    const fd = openRegular(source.path);
-    if (fd === undefined) return this.#putGone(i, item);
+    if (source === undefined) this.#putBare(i, entry);
+    else if (source.kind === 'bytes') this.#putFile(i, entry, viewOf(source.bytes));
+    else if (source.kind === 'fd') this.#read(i, entry, source.fd, source.times);
+    else this.#open(i, item, source);
+  }
+
+  finish(): GroupReply {
+    const raw = this.#out.bytes.subarray(0, this.#at);
+    const member = raw.length === 0 ? Buffer.alloc(0) : gzipMemberSync(raw);
+    const isIn = this.#out.bytes.buffer === this.#room.raw && member.length <= this.#room.member.byteLength;
+    if (isIn) member.copy(Buffer.from(this.#room.member));
+    return {
+      rawBytes: raw.length,
+      memberBytes: member.length,
+      ...(!isIn && { outgrown: { raw: Buffer.from(raw), member } }),
+      ...(this.#changed.size > 0 && { changed: this.#changed }),
+    };
+  }
+
+  #putBare(i: number, entry: Entry): void {
+    this.#facts.setNothing(i);
+    this.#put(encodeTarHeader(entry));
+  }
+
+  #open(i: number, item: RecordItem, { path, times }: { path: ByteString; times: FileTimes | undefined }): void {
+    const fd = openRegular(path);
+    if (fd === undefined) {
+      this.#putGone(i, item);
+      return;
+    }
     try {
-      this.#read(i, entry, fd, source.times);
+      this.#read(i, item.entry, fd, times);
     } finally {
       closeSync(fd);
     }
   }
 
-  finish(): PackedGroup {
-    const raw = this.#out.bytes.subarray(0, this.#at);
-    const member = raw.length === 0 ? Buffer.alloc(0) : gzipMemberSync(raw);
-    return { raw, member: this.#inRoom(member), ...this.#packed };
-  }
-
-  #inRoom(member: Buffer): Buffer {
-    if (this.#room === undefined || member.length > this.#room.member.byteLength) return member;
-    const shared = Buffer.from(this.#room.member, 0, member.length);
-    member.copy(shared);
-    return shared;
-  }
-
   #putGone(i: number, { ifGone }: RecordItem): void {
-    this.#packed.sizes[i] = -1;
+    this.#facts.setGone(i);
     if (ifGone !== undefined) this.#put(encodeTarHeader(ifGone));
   }
 
@@ -148,10 +221,11 @@ class GroupPacker {
     const payloadAt = this.#at + header.length;
     const { sizeBytes, changed } = readSteadily(fd, this.#out, payloadAt, times);
     const bytes = this.#out.bytes.subarray(payloadAt, payloadAt + sizeBytes);
-    if (changed !== undefined) this.#packed.changed.set(i, changed);
+    if (changed !== undefined) this.#changed.set(i, changed);
     if (changed !== undefined || sizeBytes !== entry.sizeBytes) {
       const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
-      return this.#putFile(i, { ...entry, mode, mtimeSec, mtimeNsec }, Buffer.from(bytes));
+      this.#putFile(i, { ...entry, mode, mtimeSec, mtimeNsec }, Buffer.from(bytes));
+      return;
     }
     this.#put(header);
     this.#note(i, bytes);
@@ -168,9 +242,8 @@ class GroupPacker {
 
   /** A payload that begins here. */
   #note(i: number, bytes: Buffer): void {
-    this.#packed.sizes[i] = bytes.length;
-    this.#packed.innerOffsets[i] = this.#at;
-    this.#packed.digests.set(hash('sha256', bytes, 'buffer'), i * DIGEST_BYTES);
+    const digest = hash('sha256', bytes, 'buffer');
+    this.#facts.setPayload(i, { sizeBytes: bytes.length, innerOffset: this.#at, digest });
   }
 
   #put(bytes: Buffer): void {
@@ -188,30 +261,37 @@ class GroupPacker {
 }
 
 /** Reads, hashes and compresses a file that is to have a member of its own. */
-export function packFile({ source }: FileJob): PackedFile {
-  if (source.kind === 'fd') return packOpenFile(source.fd, source.times);
+export function packFile({ source, room }: FileJob): FileReply {
+  if (source.kind === 'fd') return packOpenFile(source.fd, source.times, room);
   const fd = openRegular(source.path);
   if (fd === undefined) return { kind: 'gone' };
   try {
-    return packOpenFile(fd, source.times);
+    return packOpenFile(fd, source.times, room);
   } finally {
     closeSync(fd);
   }
 }
 
-function packOpenFile(fd: number, times: FileTimes | undefined): PackedFile {
+function packOpenFile(fd: number, times: FileTimes | undefined, room: ChunkRoom): FileReply {
   if (fstatSync(fd).size >= CHUNK_BYTES) return { kind: 'too large' };
-  const out = new GrowingBuffer((times?.sizeBytes ?? 0) + 1);
+  const out = new GrowingBuffer(room.raw);
   const { sizeBytes, changed } = readSteadily(fd, out, 0, times);
-  if (sizeBytes >= CHUNK_BYTES) return { kind: 'too large' };
-  const raw = out.bytes.subarray(0, sizeBytes);
-  return { kind: 'packed', raw, member: gzipMemberSync(raw), digest: digestOf(raw), ...(changed && { changed }) };
+  if (sizeBytes >= CHUNK_BYTES || out.bytes.buffer !== room.raw) return { kind: 'too large' };
+  return { kind: 'packed', ...deflateIn(room, sizeBytes), changed };
 }
 
 /** Reads, hashes and compresses a piece of a large file. */
-export function packChunk({ source }: ChunkJob): PackedChunk {
-  const raw = source.kind === 'bytes' ? viewOf(source.bytes) : readRange(source);
-  return { raw, member: gzipMemberSync(raw), digest: digestOf(raw) };
+export function packChunk({ source, room }: ChunkJob): ChunkReply {
+  if (source.kind === 'fd') return deflateIn(room, readRange(source, Buffer.from(room.raw)));
+  Buffer.from(room.raw).set(source.bytes);
+  return deflateIn(room, source.bytes.length);
+}
+
+function deflateIn(room: ChunkRoom, rawBytes: number): ChunkReply {
+  const raw = Buffer.from(room.raw, 0, rawBytes);
+  const member = gzipMemberSync(raw);
+  member.copy(Buffer.from(room.member));
+  return { rawBytes, memberBytes: member.length, digest: digestOf(raw) };
 }
 
 /** The same bytes: what comes from another thread is no Buffer any more. */
@@ -219,13 +299,13 @@ function viewOf(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-function readRange({ fd, offset, sizeBytes }: { fd: number; offset: number; sizeBytes: number }): Buffer {
-  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
+/** @returns how many bytes there were */
+function readRange({ fd, offset, sizeBytes }: { fd: number; offset: number; sizeBytes: number }, into: Buffer): number {
   let done = 0;
   while (done < sizeBytes) {
-    const read = readSync(fd, bytes, done, sizeBytes - done, offset + done);
+    const read = readSync(fd, into, done, sizeBytes - done, offset + done);
     if (read === 0) break;
     done += read;
   }
-  return bytes.subarray(0, done);
+  return done;
 }

@@ -3,15 +3,39 @@ import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 
 import { BentoError } from '../errors.ts';
-import { newRoom, type ChunkJob, type GroupRoom, type PackedChunk, type PackedGroup } from './pack-job.ts';
-import type { FileJob, PackedFile, PackJob, RecordItem } from './pack-job.ts';
+import type { Digest } from '../digest.ts';
+import { GroupFacts, newChunkRoom, newRoom, type ChunkReply, type ChunkRoom, type ChunkSource } from './pack-job.ts';
+import type { FileJob, FileReply, GroupReply, GroupRoom, PackJob, RecordItem } from './pack-job.ts';
 import { runJob, type PackReply } from './pack-worker.ts';
+import type { ChangedFile } from './steady-read.ts';
 
 /** A thread costs 30 ms to start: for less than this, in bytes, it does not pay. */
 const THREADS_BYTES_MIN = 4 * 1024 * 1024;
 /** So many entries cost as much as that many bytes: opening a file takes as long as compressing some. */
 const ENTRY_BYTES = 4 * 1024;
 const THREADS_MAX = 8;
+
+export interface PackedGroup {
+  /** Uncompressed; empty when everything in the group is gone. */
+  raw: Uint8Array;
+  member: Uint8Array;
+  facts: GroupFacts;
+  changed: Map<number, ChangedFile> | undefined;
+  /** Where all of it lies, until it is released. */
+  room: GroupRoom;
+}
+
+export interface PackedChunk {
+  /** Shorter than what was asked for when the file has become so. */
+  raw: Uint8Array;
+  member: Uint8Array;
+  digest: Digest;
+  /** Where it lies until it is released; absent when it is the caller's own memory. */
+  room?: ChunkRoom;
+}
+
+export type PackedFile =
+  (PackedChunk & { kind: 'packed'; changed: ChangedFile | undefined }) | Exclude<FileReply, { kind: 'packed' }>;
 
 interface Waiting {
   resolve: (result: unknown) => void;
@@ -25,6 +49,7 @@ interface Waiting {
 export class PackPool {
   readonly #threads: PackThread[];
   readonly #rooms: GroupRoom[] = [];
+  readonly #chunkRooms: ChunkRoom[] = [];
   #lastId = 0;
 
   private constructor(threadCount: number) {
@@ -42,22 +67,33 @@ export class PackPool {
     return Math.max(this.#threads.length, 1);
   }
 
-  async group(items: readonly RecordItem[]): Promise<PackedGroup & { room: GroupRoom }> {
+  async group(items: readonly RecordItem[]): Promise<PackedGroup> {
     const room = this.#rooms.pop() ?? newRoom();
-    return { ...((await this.#run({ kind: 'group', items, room })) as PackedGroup), room };
+    const reply = (await this.#run({ kind: 'group', items, room })) as GroupReply;
+    const { rawBytes, memberBytes, outgrown, changed } = reply;
+    const raw = outgrown?.raw ?? Buffer.from(room.raw, 0, rawBytes);
+    const member = outgrown?.member ?? Buffer.from(room.member, 0, memberBytes);
+    return { raw, member, facts: new GroupFacts(room), changed, room };
   }
 
-  /** Takes back the memory of a group that is written. */
-  release({ room }: { room: GroupRoom }): void {
-    this.#rooms.push(room);
+  async file(source: FileJob['source']): Promise<PackedFile> {
+    const room = this.#chunkRooms.pop() ?? newChunkRoom();
+    const reply = (await this.#run({ kind: 'file', source, room })) as FileReply;
+    if (reply.kind === 'packed') return { ...packedChunk(reply, room), kind: 'packed', changed: reply.changed };
+    this.#chunkRooms.push(room);
+    return reply;
   }
 
-  async file(job: FileJob): Promise<PackedFile> {
-    return (await this.#run(job)) as PackedFile;
+  async chunk(source: ChunkSource): Promise<PackedChunk> {
+    const room = this.#chunkRooms.pop() ?? newChunkRoom();
+    return packedChunk((await this.#run({ kind: 'chunk', source, room })) as ChunkReply, room);
   }
 
-  async chunk(job: ChunkJob): Promise<PackedChunk> {
-    return (await this.#run(job)) as PackedChunk;
+  /** Takes back the memory of what is written and recorded. */
+  release({ room }: PackedGroup | PackedChunk): void {
+    if (room === undefined) return;
+    if ('facts' in room) this.#rooms.push(room);
+    else this.#chunkRooms.push(room);
   }
 
   async close(): Promise<void> {
@@ -121,6 +157,13 @@ class PackThread {
     for (const { reject } of this.#waiting.values()) reject(this.#dead);
     this.#waiting.clear();
   }
+}
+
+function packedChunk(
+  { rawBytes, memberBytes, digest }: ChunkReply,
+  room: ChunkRoom,
+): PackedChunk & { room: ChunkRoom } {
+  return { raw: Buffer.from(room.raw, 0, rawBytes), member: Buffer.from(room.member, 0, memberBytes), digest, room };
 }
 
 /** The error as it was thrown on the other thread. */

@@ -1,8 +1,10 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { parentPort } from 'node:worker_threads';
 
 import { BentoError, errnoOf, type ErrorCode } from '../errors.ts';
 import { packChunk, packFile, packGroup, type PackJob } from './pack-job.ts';
-import type { PackedChunk, PackedFile, PackedGroup } from './pack-job.ts';
+import type { ChunkReply, FileReply, GroupReply } from './pack-job.ts';
 
 /** What travels back for a job: what was packed, or why not. */
 export interface PackReply {
@@ -12,21 +14,37 @@ export interface PackReply {
 }
 
 /** Runs one job on whatever thread this is. */
-export function runJob(job: PackJob): PackedGroup | PackedChunk | PackedFile {
+export function runJob(job: PackJob): GroupReply | ChunkReply | FileReply {
   if (job.kind === 'group') return packGroup(job);
   return job.kind === 'file' ? packFile(job) : packChunk(job);
 }
 
+/** zlib's output lies outside V8's heap, and V8 hardly feels it: left alone, each thread keeps 60 MB of it around. */
+const GARBAGE_BYTES_MAX = 8 * 1024 * 1024;
+const collect = parentPort === null ? undefined : exposedGc();
+let garbageBytes = 0;
+
 parentPort?.on('message', ({ id, job }: { id: number; job: PackJob }) => {
   try {
     const result = runJob(job);
-    const buffers = 'raw' in result ? [result.raw.buffer, result.member.buffer] : [];
-    const own = buffers.filter((buffer) => buffer instanceof ArrayBuffer);
-    parentPort?.postMessage({ id, result } satisfies PackReply, own);
+    parentPort?.postMessage({ id, result } satisfies PackReply);
+    if ('memberBytes' in result) clearGarbage(result.memberBytes);
   } catch (error) {
     parentPort?.postMessage({ id, error: describe(error) } satisfies PackReply);
   }
 });
+
+function clearGarbage(memberBytes: number): void {
+  garbageBytes += 3 * memberBytes; // zlib's pieces, those put together, and those with their frame
+  if (garbageBytes < GARBAGE_BYTES_MAX) return;
+  garbageBytes = 0;
+  collect?.({ type: 'minor' });
+}
+
+function exposedGc(): ((options: { type: 'minor' }) => void) | undefined {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('globalThis.gc') as ReturnType<typeof exposedGc>;
+}
 
 function describe(error: unknown): NonNullable<PackReply['error']> {
   const message = error instanceof Error ? error.message : String(error);

@@ -10,7 +10,7 @@ export const TOC_VERSION = 1;
 export const TOC_JSON_BYTES_MAX = 256 * 1024 * 1024;
 export const TOC_ENTRY_COUNT_MAX = 4_000_000;
 /** bento cuts files into pieces of this size. */
-export const CHUNK_BYTES = 4 * 1024 * 1024;
+export const CHUNK_BYTES = 1024 * 1024;
 /** Other writers may cut otherwise; a piece is held in memory, so there is an end to it. */
 export const CHUNK_BYTES_MAX = 64 * 1024 * 1024;
 

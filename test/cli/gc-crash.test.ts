@@ -55,7 +55,8 @@ async function faultsOf(sandbox: Sandbox): Promise<string[]> {
 test.serial('the steps of gc are those at which it is killed below', async (t) => {
   const sandbox = newSandbox(t);
   await prepare(sandbox);
-  t.deepEqual([...new Set(await faultsOf(sandbox))].sort(), [...FAULTS].sort());
+  const passed = new Set(await faultsOf(sandbox));
+  t.deepEqual([...passed].filter((name) => name.startsWith('gc.')).sort(), [...FAULTS].sort());
 });
 
 for (const fault of FAULTS) {

@@ -361,8 +361,11 @@ test('a large file that is rewritten again and again while it is read is saved w
     await layer.add(entryOf('busy', 'file', { sizeBytes: 9 * 1024 * 1024 }), { path });
     const packed = await layer.finish();
     const [entry] = entries;
-    t.is(changed.length, 1);
-    t.is(entry && (await contentOf(sink.blob, entry)).length, entry?.sizeBytes);
+    t.true(changed.length <= 1, 'told once, if it was not the same from beginning to end');
+    const content = entry ? await contentOf(sink.blob, entry) : Buffer.alloc(0);
+    const isOfOneMoment = content.equals(Buffer.alloc(content.length, content[0] ?? 0));
+    t.true(isOfOneMoment || changed[0]?.isUnsteady, 'torn, and not told');
+    t.is(content.length, entry?.sizeBytes ?? -1);
     t.is(digestOf(gunzipSync(sink.blob)), packed.diffId);
     run(t, ['gzip', '-t'], sink.blob);
   } finally {
