@@ -2,7 +2,7 @@ import { walkTree } from '../../fs/tree/tree.ts';
 import { openCheckpoint } from '../../fs/workspace/workspace.ts';
 import { toText } from '../../store/byte-string.ts';
 import { shortDigest } from '../../store/digest.ts';
-import { reportTitles } from '../../fs/workspace/save.ts';
+import { reportTitles } from '../../fs/workspace/title-report.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { findConfig, openSource, resolveDefault, resolveRef, storeOf, type RefContext } from '../open-store.ts';
 import { formatSize, oneLine } from '../terminal.ts';

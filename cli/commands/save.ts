@@ -1,4 +1,5 @@
-import { saveWorkspace, type TitleReport } from '../../fs/workspace/save.ts';
+import { saveWorkspace } from '../../fs/workspace/save.ts';
+import type { TitleReport } from '../../fs/workspace/title-report.ts';
 import type { SaveEvent } from '../../fs/workspace/pack-layers.ts';
 import { toText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';

@@ -4,10 +4,11 @@ import type { FileStamp } from '../../index/stat-cache.ts';
 import { joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { EntryType } from '../../store/entry.ts';
 import { BentoError, describeSystemError } from '../../store/errors.ts';
+import { isGone } from '../../store/regular-file.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { byName, type PathTest, type Tree, type TreeNode } from '../tree/tree.ts';
-import { describe, isGone, ownerOf, readNames, statOf, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
+import { describe, ownerOf, readNames, statOf, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
 
 /** One object of a fork: in its upper directory, or still as the checkpoint below has it. */
 export interface OverlayNode extends TreeNode {

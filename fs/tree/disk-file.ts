@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 
-import { toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
+import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
-import { describeSystemError } from '../../store/errors.ts';
-import { isGone } from './disk-node.ts';
+import { openRegular } from '../../store/regular-file.ts';
 
 const READ_BYTES = 1 << 20;
 /** Hashing keeps nothing of what it reads, so all files go through one buffer. */
@@ -60,19 +59,4 @@ export class OpenFile {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
   }
-}
-
-/** Through no symlink, and without waiting for anybody to write into a fifo, that took the file's place meanwhile. */
-function openRegular(absolute: ByteString): number | undefined {
-  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-  let fd: number;
-  try {
-    fd = openSync(toFsPath(absolute), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  } catch (error) {
-    if (isGone(error)) return undefined;
-    throw describeSystemError(error, `reading ${toText(absolute)}`);
-  }
-  if (fstatSync(fd).isFile()) return fd;
-  closeSync(fd);
-  return undefined;
 }

@@ -3,7 +3,8 @@ import { readdirSync, readlinkSync, type BigIntStats } from 'node:fs';
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { fromBytes, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { EntryType, Xattrs } from '../../store/entry.ts';
-import { describeSystemError, errnoOf } from '../../store/errors.ts';
+import { describeSystemError } from '../../store/errors.ts';
+import { isGone } from '../../store/regular-file.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { TreeNode } from './tree.ts';
 
@@ -127,14 +128,4 @@ export function readNames(absolute: ByteString): ByteString[] {
     if (isGone(error)) return [];
     throw describeSystemError(error, `listing ${toText(absolute)}`);
   }
-}
-
-/**
- * Whether an object that was there a moment ago is gone, or something else stands in its place: a parent that is no
- * directory any more, a symlink or a fifo where a file was (`openRegular`), a file where a symlink was (`readlink`).
- */
-export function isGone(error: unknown): boolean {
-  const code = errnoOf(error);
-  if (code === 'EINVAL') return (error as NodeJS.ErrnoException).syscall === 'readlink';
-  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO';
 }

@@ -1,13 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants, lstatSync } from 'node:fs';
 import { type FileHandle, link, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Document, DocumentOptions, ParsedNode, ParseOptions, Scalar, SchemaOptions, YAMLMap } from 'yaml';
 import type * as yamlModule from 'yaml';
+import { isDigest } from '../../store/digest.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import { parseConfig } from './config-schema.ts';
+import { readPlainYaml } from './plain-yaml.ts';
 
 /**
  * `bento.yaml` as a file: read, changed key by key, and replaced at once. Comments, key order and keys that bento does
@@ -91,6 +93,7 @@ export function renderNewConfig({ id, task, store }: NewConfig): string {
  * @throws BentoError FAILED when there is one, TARGET_INVALID when there is no such directory
  */
 export async function createConfig(dir: string, text: string): Promise<void> {
+  if (lstatSync(configPath(dir), { throwIfNoEntry: false }) !== undefined) throw configExists(dir);
   const temporary = temporaryIn(dir);
   try {
     await writeNew(temporary, text);
@@ -98,12 +101,16 @@ export async function createConfig(dir: string, text: string): Promise<void> {
     await linkOrCopy(temporary, configPath(dir), text);
     faultPoint('config.created');
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST') throw new BentoError('FAILED', `bento.yaml already exists in ${dir}`);
+    if (errnoOf(error) === 'EEXIST') throw configExists(dir); // somebody was quicker
     if (errnoOf(error) === 'ENOENT') throw new BentoError('TARGET_INVALID', `there is no directory ${dir}`);
     throw error;
   } finally {
     await rm(temporary, { force: true });
   }
+}
+
+function configExists(dir: string): BentoError {
+  return new BentoError('FAILED', `bento.yaml already exists in ${dir}`);
 }
 
 async function writeNew(path: string, text: string): Promise<void> {
@@ -163,11 +170,24 @@ async function readWhole(file: FileHandle): Promise<string> {
  */
 export async function updateConfig(dir: string, changes: ConfigChanges): Promise<void> {
   const before = await readConfigText(dir);
-  const parsed = parseYaml(before);
-  applyChanges(parsed.document, changes);
-  const after = parsed.document.toString({ ...LAYOUT, ...layoutOf(before) });
-  parseConfig(parseYaml(after).toJS(), dir);
+  const after = replaceLine(before, changes) ?? changeDocument(before, changes);
+  parseConfig(readPlainYaml(after) ?? parseYaml(after).toJS(), dir);
   if (after !== before) await replaceFile(await realpath(configPath(dir)), after);
+}
+
+const HEAD_LINE = /^head: sha256:[0-9a-f]{64}$/m;
+
+/** A head in the place of another, which every save writes, without taking the file apart; undefined for anything else. */
+function replaceLine(text: string, { head, ...others }: ConfigChanges): string | undefined {
+  const isHead = typeof head === 'string' && isDigest(head) && Object.keys(others).length === 0;
+  if (!isHead || !HEAD_LINE.test(text) || readPlainYaml(text) === undefined) return undefined;
+  return text.replace(HEAD_LINE, `head: ${head}`);
+}
+
+function changeDocument(text: string, changes: ConfigChanges): string {
+  const { document } = parseYaml(text);
+  applyChanges(document, changes);
+  return document.toString({ ...LAYOUT, ...layoutOf(text) });
 }
 
 export interface ParsedYaml {

@@ -22,7 +22,8 @@ import { NewTarget } from './restore/new-target.ts';
 import { OnlyPaths } from './restore/only-paths.ts';
 import { planRestore, type RestorePlan } from './restore/plan.ts';
 import { moveHead } from './restore/recover.ts';
-import { makeCheckpoint, type SaveOptions } from './save.ts';
+import { makeCheckpoint } from './make-checkpoint.ts';
+import type { SaveOptions } from './save.ts';
 import { diffWorkspace, WorkDigests, type WorkNode, type WorkTree } from './work-tree.ts';
 import {
   openCheckpoint,

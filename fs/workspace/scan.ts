@@ -5,9 +5,9 @@ import { joinPath, toFsPath, toText, type ByteString } from '../../store/byte-st
 import type { EntryType } from '../../store/entry.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { QuickStat } from '../../store/quick-stat.ts';
+import { isGone } from '../../store/regular-file.ts';
 import {
   describe,
-  isGone,
   ownerOf,
   stampOf,
   statOf,

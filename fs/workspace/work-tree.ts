@@ -106,17 +106,33 @@ export class WorkDigests {
   }
 }
 
+export interface WorkspaceComparison {
+  changes: Change<CheckpointNode, WorkNode>[];
+  /** Keeps what was found and read for the next command. */
+  remember: () => void;
+}
+
 /** What a workspace changed against a checkpoint. Only files of equal size whose `stat` is new are read. */
+export function compareWorkspace(
+  source: TreeSource,
+  before: CheckpointTree | undefined,
+  after: WorkTree,
+): WorkspaceComparison {
+  const digests = new WorkDigests(source, after);
+  const changes = diffTrees(before ?? EMPTY_TREE, after, {
+    sameContent: (path, lower, node) => digests.of(path, node) === lower.digest,
+  });
+  return { changes, remember: () => digests.remember(before && comparedWith(before, changes)) };
+}
+
+/** {@link compareWorkspace}, and what was found is kept. */
 export function diffWorkspace(
   source: TreeSource,
   before: CheckpointTree | undefined,
   after: WorkTree,
 ): Change<CheckpointNode, WorkNode>[] {
-  const digests = new WorkDigests(source, after);
-  const changes = diffTrees(before ?? EMPTY_TREE, after, {
-    sameContent: (path, lower, node) => digests.of(path, node) === lower.digest,
-  });
-  digests.remember(before && comparedWith(before, changes));
+  const { changes, remember } = compareWorkspace(source, before, after);
+  remember();
   return changes;
 }
 

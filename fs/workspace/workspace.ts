@@ -5,7 +5,7 @@ import type { IndexedLayer } from '../../index/entries.ts';
 import { fromText, type ByteString } from '../../store/byte-string.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import { digestOf, hexOf, parseDigest, type Digest } from '../../store/digest.ts';
-import { BentoError } from '../../store/errors.ts';
+import { BentoError, errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { MountTable, type MountStatus } from '../mounts/mount-table.ts';
 import { OverlayTree } from '../overlay/overlay-tree.ts';
@@ -90,7 +90,12 @@ export async function rereadConfig(workspace: Workspace): Promise<void> {
 }
 
 function hasStaging(dir: string): boolean {
-  return lstatSync(join(dir, STAGING_NAME), { throwIfNoEntry: false }) !== undefined;
+  try {
+    return lstatSync(join(dir, STAGING_NAME), { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOTCONN') return false; // the mount of a daemon that is gone: the caller says so
+    throw error;
+  }
 }
 
 /** @returns whether the directory is now another than it was found; false also while another command is at work there */

@@ -65,12 +65,13 @@ for (const [where, file] of [
 
 test('a disk that is full while the index grows: NO_SPACE, the checkpoints are intact, no litter, and later it works', async (t) => {
   const { sandbox, store } = await saveOnSmallDisk(t, MIB);
-  for (let number = 0; number < 4000; number++) writeFileSync(path.join(sandbox.workspace, `src/empty-${number}`), '');
+  for (let number = 0; number < 12_000; number++)
+    writeFileSync(path.join(sandbox.workspace, `src/empty-${number}`), '');
   const result = await sandbox.bento(['save']);
   assertFails(t, result, { code: 'NO_SPACE', says: /no space left while .*disk\/store/, hint: /free some space/ });
   t.deepEqual(temporaryFiles(store), []);
   await assertFirstIsIntact(t, sandbox);
-  for (let number = 0; number < 3900; number++) rmSync(path.join(sandbox.workspace, `src/empty-${number}`));
+  for (let number = 0; number < 11_900; number++) rmSync(path.join(sandbox.workspace, `src/empty-${number}`));
   (await sandbox.bento(['save'])).ok();
 });
 
