@@ -42,6 +42,7 @@ $(INSTALLED): package.json package-lock.json
 build: $(INSTALLED)
 	@node scripts/prune-dist.js dist
 	@$(BIN)/tsc
+	@node scripts/bundle.js
 	@if [ -f bin/bento ]; then chmod +x bin/bento; fi
 
 check: build

@@ -223,7 +223,12 @@ function compareOnly(
   candidates: readonly Change[],
   sameContent: (path: ByteString, node: WorkNode, wanted: CheckpointNode) => boolean,
 ): Change<WorkNode, CheckpointNode>[] {
-  const paths = candidates.map(({ path }) => path);
+  const paths = new Set(candidates.map(({ path }) => path));
+  // A name that is missing has to become a link to the others of its file, so these are looked at, too.
+  for (const { path } of candidates) {
+    const node = wanted.find(path);
+    if (node?.linkKey !== undefined) for (const name of wanted.namesOf(node)) paths.add(name);
+  }
   return diffTrees(new OnlyPaths(tree, paths), new OnlyPaths(wanted, paths), { sameContent });
 }
 

@@ -25,7 +25,7 @@ import { lsetxattr, utimensat } from '../../../store/syscalls.ts';
 import { changeDirectory, listPaths } from '../../fixtures/random-directory.ts';
 import { Random } from '../../fixtures/random.ts';
 import { compareFacts, factsOnDisk, withoutDirTimes, type TreeFacts } from '../../fixtures/tree-facts.ts';
-import { newFolder, newSource, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
+import { headOf, newFolder, newSource, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
 
 const STEPS = Number(process.env['BENTO_RANDOM_STEPS'] ?? 40);
 const SEEDS = (process.env['BENTO_RANDOM_SEEDS'] ?? '11,12,13').split(',').map(Number);
@@ -112,6 +112,19 @@ function facts(workspace: Workspace): TreeFacts {
 function compareUnsaved(expected: TreeFacts, actual: TreeFacts): string[] {
   return compareFacts(withoutDirTimes(expected), withoutDirTimes(actual));
 }
+
+test('openInPlace() makes a name that was removed a link to the others of its file again', async (t) => {
+  const workspace = await newWorkspace(t);
+  write(workspace, 'a/one', 'shared');
+  mkdirSync(join(workspace.dir, 'b'));
+  linkSync(join(workspace.dir, 'a/one'), join(workspace.dir, 'b/two'));
+  await saveWorkspace(workspace);
+  const head = await headOf(workspace);
+  rmSync(join(workspace.dir, 'b/two'));
+  await openInPlace(workspace, head, { includes: undefined, label: 'cp-1', backup: true, isUndo: false });
+  const [one, two] = ['a/one', 'b/two'].map((path) => lstatSync(join(workspace.dir, path)));
+  t.is(one?.ino, two?.ino);
+});
 
 test('openInPlace() keeps symlinks, and undo brings them back (weakness D1)', async (t) => {
   const workspace = await newWorkspace(t);
