@@ -213,9 +213,13 @@ export class CrashWorld {
  */
 export function keptTags(tags: ReadonlyMap<string, Digest>, head: Digest, keepLast: number): Map<string, Digest> {
   const numbered = [...tags.keys()].flatMap((tag) => /^cp-(\d+)$/.exec(tag)?.[1] ?? []).map(Number);
+  const ofNumbers = new Set(numbered.map((number) => tags.get(`cp-${number}`)));
+  // A backup that a person tagged counts as a checkpoint, too, and may take the place of one with a number.
+  const isOther = (tag: string, digest: Digest): boolean => !tag.startsWith('pre-open-') && !ofNumbers.has(digest);
+  const others = new Set([...tags].filter(([tag, digest]) => isOther(tag, digest)).map(([, digest]) => digest));
   const newest = numbered
     .sort((a, b) => b - a)
-    .slice(0, keepLast)
+    .slice(0, Math.max(keepLast - others.size, 0))
     .map((number) => `cp-${number}`);
   const isRoot = (tag: string): boolean => newest.includes(tag) || !/^cp-\d+$/.test(tag);
   const kept = new Set([head, ...[...tags].filter(([tag]) => isRoot(tag)).map(([, digest]) => digest)]);
