@@ -166,9 +166,14 @@ export class StreamedLayer {
       .immediate();
   }
 
-  /** Takes back what a layer that came to nothing has written. */
+  /** Takes back what a layer that came to nothing has written. Where that fails, too, on a full disk say, the next `gc` does. */
   [Symbol.dispose](): void {
-    if (this.#number !== undefined) this.#index.db.transaction(() => this.#forget()).immediate();
+    if (this.#number === undefined) return;
+    try {
+      this.#index.db.transaction(() => this.#forget()).immediate();
+    } catch {
+      // The error that ended the layer is the one to tell.
+    }
   }
 
   #write(): number {

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, type BigIntStats } from 'node:fs';
 
 import { toFsPath, toText, type ByteString } from './byte-string.ts';
 import { describeSystemError, errnoOf } from './errors.ts';
@@ -31,4 +31,12 @@ export function openRegular(absolute: ByteString): number | undefined {
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
   return undefined;
+}
+
+const NSEC = 1_000_000_000n;
+
+/** A time before 1970 counts its nanoseconds forward, too. */
+export function mtimeOf(stat: BigIntStats): { mtimeSec: number; mtimeNsec: number } {
+  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC;
+  return { mtimeSec: Number((stat.mtimeNs - nsec) / NSEC), mtimeNsec: Number(nsec) };
 }

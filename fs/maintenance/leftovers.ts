@@ -5,6 +5,7 @@ import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
+import { unpackedDir } from '../tree/content-reader.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
 
@@ -35,7 +36,7 @@ export function findLeftovers(
     ...filesIn(store.blobs.dir, isTemporary),
     ...filesIn(join(store.root, 'mounts'), isTemporary),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
-    ...filesIn(unpackedDir(store), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
     ...layouts.flatMap(({ dir, ingestDir }) => [
       ...filesIn(dir, isTemporary),
       ...filesIn(join(dir, 'heads'), isTemporary),
@@ -53,11 +54,6 @@ export function findHalfWrittenConfigs(dirs: readonly string[]): Leftover[] {
       return []; // not a directory any more, or the mount of a daemon that is gone
     }
   });
-}
-
-/** Where the unpacked copies of foreign layers lie. */
-export function unpackedDir(store: Store): string {
-  return join(store.cacheDir, 'unpacked', 'sha256');
 }
 
 /** Folders of forks without a record, as a crash between the two leaves them; `isEmpty` when nobody worked in them. */

@@ -22,7 +22,11 @@ const OPEN_BLOBS_MAX = 64;
 
 /** Where the unpacked copy of a foreign compressed layer lies: a cache, made again when it is missing. */
 export function unpackedLayerPath(cacheDir: string, digest: Digest): string {
-  return join(cacheDir, 'unpacked', 'sha256', hexOf(digest));
+  return join(unpackedDir(cacheDir), hexOf(digest));
+}
+
+export function unpackedDir(cacheDir: string): string {
+  return join(cacheDir, 'unpacked', 'sha256');
 }
 
 /** The file in which the chunks of a layer lie, and how. */

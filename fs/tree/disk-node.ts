@@ -4,7 +4,7 @@ import type { FileStamp } from '../../index/stat-cache.ts';
 import { fromBytes, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { EntryType, Xattrs } from '../../store/entry.ts';
 import { describeSystemError } from '../../store/errors.ts';
-import { isGone } from '../../store/regular-file.ts';
+import { isGone, mtimeOf } from '../../store/regular-file.ts';
 import { readXattrs } from '../../store/syscalls.ts';
 import type { TreeNode } from './tree.ts';
 
@@ -78,17 +78,12 @@ export function describe(absolute: ByteString, stat: Readonly<DiskStat>, type: E
   return node;
 }
 
-function timeOf(stat: BigIntStats): { mtimeSec: number; mtimeNsec: number } {
-  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC; // a time before 1970 counts its nanoseconds forward, too
-  return { mtimeSec: Number((stat.mtimeNs - nsec) / NSEC), mtimeNsec: Number(nsec) };
-}
-
 export function stampOf(stat: BigIntStats): FileStamp {
   return {
     dev: Number(stat.dev),
     ino: Number(stat.ino),
     sizeBytes: Number(stat.size),
-    ...timeOf(stat),
+    ...mtimeOf(stat),
     ctimeSec: Number(stat.ctimeNs / NSEC),
     ctimeNsec: Number(stat.ctimeNs % NSEC),
   };

@@ -1,16 +1,15 @@
 import { createHash } from 'node:crypto';
-import { lstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 
 import { StatCache, type HashedFile } from '../../index/stat-cache.ts';
-import { fromText, parentPath, toFsPath, type ByteString } from '../../store/byte-string.ts';
+import { fromText, parentPath, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
-import { stampOf } from '../tree/disk-node.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
+import { PathFinder } from '../tree/tree.ts';
 import { removeHeadRecord } from './heads.ts';
 import { describeNewWorkspace, keepRootTime } from './new-workspace.ts';
 import { STAGING_NAME } from './patterns.ts';
@@ -156,7 +155,7 @@ export async function openInPlace(
       if (moved !== undefined) workspace.config.head = moved ?? undefined;
     },
   });
-  rememberWritten(workspace, tree, plan, new Set(done.kept));
+  await rememberWritten(workspace, plan, new Set(done.kept));
   refuseIfIncomplete(done.failed, canUndo);
   const counts = { written: plan.write.length, removed: plan.remove.length };
   const { refused, kept } = done;
@@ -262,16 +261,26 @@ function headAfter({ checkpoint }: OpenCheckpoint, isUndo: boolean): Journal['he
  * What was written needs not be read by the next command. Its time is the checkpoint's, so whoever writes to it from now on
  * moves that: only a file that is as new as this restore could change unnoticed, and is left out.
  */
-function rememberWritten(workspace: Workspace, tree: WorkTree, plan: RestorePlan, kept: ReadonlySet<ByteString>): void {
-  const nowMs = Date.now();
-  const files = plan.write.flatMap(({ path, node }): HashedFile[] => {
-    if (node.type !== 'file' || node.digest === undefined || kept.has(path)) return [];
-    if (node.mtimeSec * 1000 > nowMs - RECENT_MS) return [];
-    const stat = lstatSync(toFsPath(tree.absolute(path)), { bigint: true, throwIfNoEntry: false });
-    const stamp = stat && stampOf(stat);
-    const isOurs =
-      stamp?.sizeBytes === node.sizeBytes && stamp.mtimeSec === node.mtimeSec && stamp.mtimeNsec === node.mtimeNsec;
-    return isOurs ? [{ path, stamp, digest: node.digest }] : [];
+async function rememberWritten(workspace: Workspace, plan: RestorePlan, kept: ReadonlySet<ByteString>): Promise<void> {
+  const settledMs = Date.now() - RECENT_MS;
+  const tree = await readWorkTree(workspace);
+  const finder = new PathFinder(tree);
+  const written = plan.write.flatMap(({ path, node: wanted }): HashedFile[] => {
+    if (wanted.type !== 'file' || wanted.digest === undefined || kept.has(path)) return [];
+    if (wanted.mtimeSec * 1000 > settledMs) return [];
+    const node = finder.find(path);
+    if (node?.stamp === undefined || !isAsWanted(node, wanted)) return [];
+    node.digest = wanted.digest;
+    node.isSettled = true;
+    return [{ path, stamp: node.stamp, digest: wanted.digest }];
   });
-  if (files.length > 0) new StatCache(workspace.source.index, tree.absolute('')).remember(files, Infinity);
+  if (tree.remember !== undefined) tree.remember();
+  else if (written.length > 0) new StatCache(workspace.source.index, tree.absolute('')).remember(written, Infinity);
+}
+
+function isAsWanted(node: WorkNode, wanted: CheckpointNode): boolean {
+  const { type, sizeBytes, mtimeSec, mtimeNsec } = wanted;
+  return (
+    node.type === type && node.sizeBytes === sizeBytes && node.mtimeSec === mtimeSec && node.mtimeNsec === mtimeNsec
+  );
 }

@@ -100,13 +100,13 @@ export function nodeOfRow(cache: ScanCache, row: number, place: { path: ByteStri
 export function rowOfNode(node: LiveNode, racyAfterMs: number): ScanRow {
   const { link, rdev, xattrs } = node;
   const saved = xattrs && Object.fromEntries([...xattrs].map(([name, value]) => [name, value.toString('base64')]));
+  const isRacy = node.isSettled !== true && newestMs(node.stamp) > racyAfterMs;
   const hasExtra = link !== undefined || rdev !== undefined || saved !== undefined;
   return {
     name: node.name,
     stamp: node.stamp,
     ...node.disk,
-    flags:
-      KIND_SEEN | (node.linkKey === undefined ? 0 : FLAG_LINKED) | (newestMs(node.stamp) > racyAfterMs ? FLAG_RACY : 0),
+    flags: KIND_SEEN | (node.linkKey === undefined ? 0 : FLAG_LINKED) | (isRacy ? FLAG_RACY : 0),
     extra: hasExtra
       ? { ...(link !== undefined && { link }), ...(rdev && { rdev }), ...(saved && { xattrs: saved }) }
       : undefined,

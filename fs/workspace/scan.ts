@@ -42,6 +42,8 @@ const QUICK_TYPES: ReadonlyMap<number, EntryType> = new Map([
 export interface LiveNode extends TreeNode, DiskNode {
   /** Relative to the tree's root. */
   path: ByteString;
+  /** See WorkNode. */
+  isSettled?: boolean;
   /** Its row in the scan's cache; -1 for what the cache does not have. */
   row: number;
   /** What is in a directory that the cache does not have. */

@@ -14,6 +14,8 @@ import { isWorthSaving } from './plan-layers.ts';
 export interface WorkNode extends TreeNode {
   path: ByteString;
   stamp: FileStamp | undefined;
+  /** Its bytes are known for its stamp, however new that is: whoever changes them moves its time. */
+  isSettled?: boolean;
   lower?: CheckpointNode | undefined;
 }
 

@@ -3,7 +3,14 @@ import { closeSync, fstatSync, type BigIntStats } from 'node:fs';
 import { openRegular } from '../regular-file.ts';
 import type { ByteString } from '../byte-string.ts';
 import type { ChunkSource } from './pack-job.ts';
-import { changedFile, isSameFile, type ChangedFile, type FileTimes } from './steady-read.ts';
+import {
+  changedFile,
+  isAsPlanned,
+  isSameFile,
+  READ_ATTEMPTS,
+  type ChangedFile,
+  type FileTimes,
+} from './steady-read.ts';
 import { CHUNK_BYTES } from './toc.ts';
 
 /** The content of a file that is packed chunk by chunk, perhaps more than once. */
@@ -24,13 +31,10 @@ export interface LargeContent {
 
 /** A file that shrinks while it is read is read again at most this often. */
 const ATTEMPTS_MAX = 10;
-/** After this many, a file that keeps growing or changing is taken as it is. */
-const STEADY_ATTEMPTS = 3;
 
 /** A large file on disk. */
 export class LargeFile implements LargeContent {
   readonly #fd: number;
-  readonly #planned: FileTimes | undefined;
   #stat: BigIntStats;
   #changed: ChangedFile | undefined;
   sizeBytes: number;
@@ -38,10 +42,9 @@ export class LargeFile implements LargeContent {
   /** @param fd - closed by `close` */
   constructor(fd: number, planned: FileTimes | undefined) {
     this.#fd = fd;
-    this.#planned = planned;
     this.#stat = fstatSync(fd, { bigint: true });
     this.sizeBytes = Number(this.#stat.size);
-    if (!this.#isAsPlanned()) this.#changed = changedFile(this.#stat);
+    if (planned !== undefined && !isAsPlanned(fd, planned)) this.#changed = changedFile(this.#stat);
   }
 
   /** Undefined when the file is gone. */
@@ -61,7 +64,7 @@ export class LargeFile implements LargeContent {
     const before = this.#stat;
     this.#stat = fstatSync(this.#fd, { bigint: true });
     if (readBytes === this.sizeBytes && isSameFile(before, this.#stat)) return false;
-    const isLast = attempt >= STEADY_ATTEMPTS;
+    const isLast = attempt >= READ_ATTEMPTS;
     this.#changed = { ...changedFile(this.#stat), isUnsteady: isLast };
     if (readBytes === this.sizeBytes) {
       if (!isLast) this.sizeBytes = Number(this.#stat.size);
@@ -77,17 +80,6 @@ export class LargeFile implements LargeContent {
 
   close(): void {
     closeSync(this.#fd);
-  }
-
-  #isAsPlanned(): boolean {
-    if (this.#planned === undefined) return true;
-    const { size, mtimeNs, ctimeNs } = this.#stat;
-    const { sizeBytes, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = this.#planned;
-    return (
-      Number(size) === sizeBytes &&
-      mtimeNs === BigInt(mtimeSec) * 1_000_000_000n + BigInt(mtimeNsec) &&
-      ctimeNs === BigInt(ctimeSec) * 1_000_000_000n + BigInt(ctimeNsec)
-    );
   }
 }
 

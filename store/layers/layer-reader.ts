@@ -24,12 +24,6 @@ export interface BlobReader {
   readAt(offset: number, length: number): Promise<Buffer>;
 }
 
-export interface SyncBlobReader {
-  readonly sizeBytes: number;
-  /** Exactly `length` bytes; the range lies inside the blob. */
-  readAtSync(offset: number, length: number): Buffer;
-}
-
 export interface LayerToc extends LayerContents {
   /** Of the JSON as stored: the value of the annotation `containerd.io/snapshot/stargz/toc.digest`. */
   tocDigest: Digest;
@@ -129,14 +123,6 @@ export async function readChunk(reader: BlobReader, chunk: Chunk, packing: Chunk
   const stored = await reader.readAt(offset, length);
   if (packing === 'bare') return verified(stored, chunk);
   return verified(cutOut(await gunzipPrefix(stored, endOf(chunk)), chunk), chunk);
-}
-
-/** {@link readChunk} for those who cannot wait. */
-export function readChunkSync(reader: SyncBlobReader, chunk: Chunk, packing: ChunkPacking = 'gzip'): Buffer {
-  const { offset, length } = rangeOf(reader, chunk, packing);
-  const stored = reader.readAtSync(offset, length);
-  if (packing === 'bare') return verified(stored, chunk);
-  return verified(cutOut(gunzipPrefixSync(stored, endOf(chunk)), chunk), chunk);
 }
 
 /**

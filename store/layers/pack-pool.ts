@@ -2,8 +2,8 @@ import { availableParallelism } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 
-import { BentoError } from '../errors.ts';
 import type { Digest } from '../digest.ts';
+import { unpackError } from '../thread-error.ts';
 import { GroupFacts, newChunkRoom, newRoom, type ChunkReply, type ChunkRoom, type ChunkSource } from './pack-job.ts';
 import type { FileJob, FileReply, GroupReply, GroupRoom, PackJob, RecordItem } from './pack-job.ts';
 import { runJob, type PackReply } from './pack-worker.ts';
@@ -149,7 +149,7 @@ class PackThread {
     this.#waiting.delete(id);
     if (this.#waiting.size === 0) this.#worker.unref();
     if (error === undefined) waiting?.resolve(result);
-    else waiting?.reject(rebuild(error));
+    else waiting?.reject(unpackError(error));
   }
 
   #die(error: Error): void {
@@ -164,10 +164,4 @@ function packedChunk(
   room: ChunkRoom,
 ): PackedChunk & { room: ChunkRoom } {
   return { raw: Buffer.from(room.raw, 0, rawBytes), member: Buffer.from(room.member, 0, memberBytes), digest, room };
-}
-
-/** The error as it was thrown on the other thread. */
-function rebuild({ message, code, hint, errno }: NonNullable<PackReply['error']>): Error {
-  if (code !== undefined) return new BentoError(code, message, hint === undefined ? {} : { hint });
-  return Object.assign(new Error(message), errno === undefined ? {} : { code: errno });
 }

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { parentPort } from 'node:worker_threads';
 
-import { BentoError, errnoOf, type ErrorCode } from '../errors.ts';
+import { packError, type ThreadError } from '../thread-error.ts';
 import { packChunk, packFile, packGroup, type PackJob } from './pack-job.ts';
 import type { ChunkReply, FileReply, GroupReply } from './pack-job.ts';
 
@@ -10,7 +10,7 @@ import type { ChunkReply, FileReply, GroupReply } from './pack-job.ts';
 export interface PackReply {
   id: number;
   result?: unknown;
-  error?: { message: string; code?: ErrorCode; hint?: string | undefined; errno?: string | undefined };
+  error?: ThreadError;
 }
 
 /** Runs one job on whatever thread this is. */
@@ -30,7 +30,7 @@ parentPort?.on('message', ({ id, job }: { id: number; job: PackJob }) => {
     parentPort?.postMessage({ id, result } satisfies PackReply);
     if ('memberBytes' in result) clearGarbage(result.memberBytes);
   } catch (error) {
-    parentPort?.postMessage({ id, error: describe(error) } satisfies PackReply);
+    parentPort?.postMessage({ id, error: packError(error) } satisfies PackReply);
   }
 });
 
@@ -44,10 +44,4 @@ function clearGarbage(memberBytes: number): void {
 function exposedGc(): ((options: { type: 'minor' }) => void) | undefined {
   setFlagsFromString('--expose-gc');
   return runInNewContext('globalThis.gc') as ReturnType<typeof exposedGc>;
-}
-
-function describe(error: unknown): NonNullable<PackReply['error']> {
-  const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof BentoError) return { message, code: error.code, hint: error.hint };
-  return { message, errno: errnoOf(error) };
 }

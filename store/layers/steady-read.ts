@@ -1,5 +1,7 @@
 import { fstatSync, readSync, type BigIntStats } from 'node:fs';
 
+import { mtimeOf } from '../regular-file.ts';
+
 /** What `stat` said about a file when it was planned. */
 export interface FileTimes {
   sizeBytes: number;
@@ -18,9 +20,8 @@ export interface ChangedFile {
   isUnsteady: boolean;
 }
 
-/** How often a file that changes under the reader is read again. */
+/** How often a file that changes under the reader is read; then it is taken as it is. */
 export const READ_ATTEMPTS = 3;
-const NSEC = 1_000_000_000n;
 
 /** Bytes with room for more. */
 export class GrowingBuffer {
@@ -94,7 +95,7 @@ function readFully(fd: number, bytes: Buffer, at: number, length: number): numbe
 }
 
 /** Compares in the doubles that a cheap `fstat` gives; they resolve a quarter of a microsecond. */
-function isAsPlanned(fd: number, planned: FileTimes): boolean {
+export function isAsPlanned(fd: number, planned: FileTimes): boolean {
   const { size, mtimeMs, ctimeMs } = fstatSync(fd);
   return (
     size === planned.sizeBytes &&
@@ -108,11 +109,5 @@ export function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
 }
 
 export function changedFile(stat: BigIntStats): ChangedFile {
-  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC; // a time before 1970 counts its nanoseconds forward, too
-  return {
-    mode: Number(stat.mode & 0o7777n),
-    mtimeSec: Number((stat.mtimeNs - nsec) / NSEC),
-    mtimeNsec: Number(nsec),
-    isUnsteady: false,
-  };
+  return { mode: Number(stat.mode & 0o7777n), ...mtimeOf(stat), isUnsteady: false };
 }

@@ -241,7 +241,7 @@ test.serial('verify finds wrong rows in the index; --repair writes them anew und
     "UPDATE entries SET blob_offset = blob_offset + 1 WHERE name = 'other.js'",
     "UPDATE entries SET blob_bytes = blob_bytes - 1 WHERE name = 'other.js'",
     'UPDATE layers SET entry_count = entry_count + 1',
-    'UPDATE trees SET layer = (SELECT max(digest) FROM layers) WHERE depth = 1',
+    'UPDATE trees SET layer = (SELECT digest FROM layers WHERE digest != trees.layer) WHERE depth = 1',
   ]) {
     changeIndex(sandbox, statement);
     const found = await verify(sandbox);

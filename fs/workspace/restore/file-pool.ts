@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 
-import { BentoError } from '../../../store/errors.ts';
+import { unpackError } from '../../../store/thread-error.ts';
 import type { LayerFile } from '../../tree/content-reader.ts';
 import { FileWriter } from './file-writer.ts';
 import type { FileBatch, FileJob, Refusal, WriteContext } from './file-job.ts';
@@ -129,7 +129,7 @@ export class FilePool {
   #take(hand: Hand, { refused, failed }: WriteAnswer): void {
     hand.batchCount -= 1;
     this.refused.push(...refused);
-    if (failed !== undefined) this.#fail(errorOf(failed));
+    if (failed !== undefined) this.#fail(unpackError(failed));
     this.#dispatch();
     this.#wake?.();
   }
@@ -156,9 +156,4 @@ export class FilePool {
 /** A member that several files lie in is read once. */
 function bytesOf({ chunks }: FileJob, previousOffset: number | undefined): number {
   return chunks.reduce((sum, chunk) => sum + (chunk.blobOffset === previousOffset ? 0 : chunk.blobBytes), 0);
-}
-
-function errorOf({ message, bento, hint, errno }: NonNullable<WriteAnswer['failed']>): Error {
-  if (bento !== undefined) return new BentoError(bento, message, hint === undefined ? {} : { hint });
-  return Object.assign(new Error(message), errno === undefined ? {} : { code: errno });
 }

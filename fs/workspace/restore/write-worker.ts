@@ -1,13 +1,13 @@
 import { parentPort, workerData } from 'node:worker_threads';
 
-import { BentoError, errnoOf, type ErrorCode } from '../../../store/errors.ts';
+import { packError, type ThreadError } from '../../../store/thread-error.ts';
 import { FileWriter } from './file-writer.ts';
 import type { FileBatch, Refusal, WriteContext } from './file-job.ts';
 
-/** What a writing thread answers to a batch; an error in a form that survives the way between threads. */
+/** What a writing thread answers to a batch. */
 export interface WriteAnswer {
   refused: Refusal[];
-  failed?: { message: string; bento?: ErrorCode; hint?: string | undefined; errno?: string | undefined };
+  failed?: ThreadError;
 }
 
 const writer = new FileWriter(workerData as WriteContext);
@@ -21,9 +21,7 @@ function answer(batch: FileBatch): WriteAnswer {
     for (const job of batch.jobs) if (job.xattrs !== undefined) job.xattrs = buffersOf(job.xattrs);
     return { refused: writer.write(batch) };
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (!(error instanceof BentoError)) return { refused: [], failed: { message, errno: errnoOf(error) } };
-    return { refused: [], failed: { message, bento: error.code, hint: error.hint } };
+    return { refused: [], failed: packError(error) };
   }
 }
 

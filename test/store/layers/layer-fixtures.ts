@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 
 import type { ByteString } from '../../../store/byte-string.ts';
-import type { Entry, EntryType, PackedEntry } from '../../../store/entry.ts';
-import type { BlobReader, SyncBlobReader } from '../../../store/layers/layer-reader.ts';
+import type { Chunk, Entry, EntryType, PackedEntry } from '../../../store/entry.ts';
+import { chunkOf, endOf, inflateStored, storedBytes, type BlobReader } from '../../../store/layers/layer-reader.ts';
 import type { LayerSink } from '../../../store/layers/layer-output.ts';
 import { LayerWriter, type LayerContent, type PackedLayer } from '../../../store/layers/layer-writer.ts';
 import { PackPool } from '../../../store/layers/pack-pool.ts';
@@ -75,10 +75,16 @@ export async function writeLayer(samples: readonly Sample[], pieceBytes?: number
   return { blob: sink.blob, layer, entries };
 }
 
-export function readerOf(blob: Buffer): BlobReader & SyncBlobReader {
-  const readAtSync = (offset: number, length: number): Buffer => blob.subarray(offset, offset + length);
-  const readAt = (offset: number, length: number): Promise<Buffer> => Promise.resolve(readAtSync(offset, length));
-  return { sizeBytes: blob.length, readAt, readAtSync };
+export function readerOf(blob: Buffer): BlobReader {
+  const readAt = async (offset: number, length: number): Promise<Buffer> =>
+    Promise.resolve(blob.subarray(offset, offset + length));
+  return { sizeBytes: blob.length, readAt };
+}
+
+/** Reads a piece of a file as those do who cannot wait. */
+export function readSync(blob: Buffer, chunk: Chunk): Buffer {
+  const stored = blob.subarray(chunk.blobOffset, chunk.blobOffset + storedBytes(chunk, 'gzip'));
+  return chunkOf(inflateStored(stored, 'gzip', endOf(chunk)), chunk);
 }
 
 export async function* inPieces(bytes: Buffer, pieceBytes = 1000): AsyncGenerator<Buffer> {
