@@ -16,6 +16,7 @@ export interface BenchOptions {
 type Bench = (options: BenchOptions) => Promise<Report>;
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
+  reading: async () => (await import('./reading.ts')).reading,
   'save-engine': async () => (await import('./save-engine.ts')).saveEngine,
   'mount-and-fork': async () => (await import('./mount-and-fork.ts')).mountAndFork,
 };

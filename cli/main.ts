@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { constants, homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { BentoError } from '../store/errors.ts';
@@ -8,6 +7,7 @@ import { type CommandLine, readCommandLine } from './command-line.ts';
 import { findCommand, type Found, loadCommand } from './registry.ts';
 import { reportError } from './report.ts';
 import { colorsFor, oneLine, ProgressLine } from './terminal.ts';
+import { programVersion } from '../store/version.ts';
 
 /**
  * The only place that touches argv, the terminal and the exit code. What a run does not need is imported late: the
@@ -28,7 +28,7 @@ process.exitCode = await main(process.argv.slice(2)).catch(fail);
 
 async function main(words: readonly string[]): Promise<number> {
   const line = readCommandLine(words);
-  if (line.wantsVersion) return print(`bento version ${version()}`);
+  if (line.wantsVersion) return print(`bento version ${programVersion()}`);
   if (line.words.length === 0) return runWithoutCommand(words);
   if (line.words[0] === 'help') return showHelp(line.words.slice(1));
   return dispatch(findCommand(line.words), line);
@@ -132,11 +132,6 @@ function unknownCommand({ word, parent }: { word: string; parent: string }): Ben
 function print(text: string): number {
   if (text !== '') process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
   return 0;
-}
-
-function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
 function isDebug(): boolean {

@@ -20,6 +20,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   close: async () => (await import('./commands/close.ts')).close,
   gc: async () => (await import('./commands/gc.ts')).gc,
   verify: async () => (await import('./commands/verify.ts')).verify,
+  doctor: async () => (await import('./commands/doctor.ts')).doctor,
 };
 
 /** Other names for commands and groups. */

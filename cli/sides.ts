@@ -40,8 +40,9 @@ export class SideFinder {
     const dir = realpathSync(written);
     const mounted = await this.#mountAround(dir);
     if (mounted?.record.kind === 'mount') {
-      const side = await checkpointOf(mounted.source, written, mounted.record.manifest);
-      return part(side, mounted.record.target, dir) ?? (await this.#directory(dir, written));
+      const { target, manifest } = mounted.record;
+      const side = manifest && part(await checkpointOf(mounted.source, written, manifest), target, dir);
+      return side ?? (await this.#directory(dir, written));
     }
     const root = workspaceAround(dir, mounted?.record.target);
     const side = root === undefined ? undefined : part(await this.workspace(root, written), root, dir);

@@ -45,8 +45,8 @@ export function checkIntegrity(index: IndexDatabase): string[] {
 }
 
 function layerRow(index: IndexDatabase, number: number): Row {
-  const query = 'SELECT digest, kind, entry_count, content_bytes, lower_links FROM layers WHERE number = ?';
-  return index.db.prepare(query).get(number) as Row;
+  const { number: _number, ...row } = index.db.prepare('SELECT * FROM layers WHERE number = ?').get(number) as Row;
+  return row;
 }
 
 function* rowsOf(index: IndexDatabase, query: string, number: number): Generator<Row> {

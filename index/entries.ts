@@ -10,10 +10,13 @@ import {
   decodeRow,
   ENTRY_COLUMNS,
   entryId,
+  LARGE_BYTES_MIN,
   POSITION_SPAN,
   ROOT_POSITION,
+  SHOWN_COLUMNS,
   type EntryRow,
   type RawEntryRow,
+  type ShownRow,
 } from './rows.ts';
 
 /** A layer the index knows. */
@@ -25,6 +28,21 @@ export interface IndexedLayer {
   contentBytes: number;
   /** Some hard link in it names a file of the layers below, whatever that is there. */
   hasLowerLinks: boolean;
+  /** Something it shows has extended attributes. */
+  hasXattrs: boolean;
+  /** Something it shows belongs to another than the owner of the workspace. */
+  hasOwners: boolean;
+}
+
+interface LayerRow {
+  number: number;
+  digest: Digest;
+  kind: LayerKind;
+  entry_count: number;
+  content_bytes: number;
+  lower_links: number;
+  has_xattrs: number;
+  has_owners: number;
 }
 
 export type ChunkPlace = Pick<Chunk, 'blobOffset' | 'blobBytes' | 'innerOffset'>;
@@ -55,10 +73,12 @@ export class Entries {
   readonly #linked: Statement<[number], RawEntryRow>;
   readonly #chunks: Statement<[number], RawChunkRow>;
   readonly #onlyChunk: Statement<[number], OnlyChunkRow>;
-  readonly #layer: Statement<
-    [string],
-    { number: number; digest: Digest; kind: LayerKind; entry_count: number; content_bytes: number; lower_links: number }
-  >;
+  readonly #shown: Statement<[number], ShownRow>;
+  readonly #shownChild: Statement<[number, string], ShownRow>;
+  readonly #shownChildren: Statement<[number], ShownRow>;
+  readonly #names: Statement<[number, number], ByteString>;
+  readonly #large: Statement<[number, number], RawEntryRow>;
+  readonly #layer: Statement<[string], LayerRow>;
   readonly #layerDigest: Statement<[number], { digest: Digest; kind: LayerKind }>;
 
   constructor(index: IndexDatabase) {
@@ -76,6 +96,21 @@ export class Entries {
     this.#onlyChunk = db.prepare(
       'SELECT size, digest, blob_offset, blob_bytes, inner_offset FROM entries WHERE id = ? AND blob_offset IS NOT NULL',
     );
+    this.#shown = db.prepare<[number], ShownRow>(`SELECT ${SHOWN_COLUMNS} FROM entries WHERE id = ?`).raw();
+    this.#shownChild = db
+      .prepare<[number, string], ShownRow>(`SELECT ${SHOWN_COLUMNS} FROM entries WHERE parent = ? AND name = ?`)
+      .raw();
+    this.#shownChildren = db
+      .prepare<[number], ShownRow>(`SELECT ${SHOWN_COLUMNS} FROM entries WHERE parent = ? ORDER BY name`)
+      .raw();
+    this.#names = db
+      .prepare<[number, number], ByteString>('SELECT name FROM entries WHERE parent = ? ORDER BY name LIMIT ?')
+      .pluck();
+    this.#large = db
+      .prepare<[number, number], RawEntryRow>(
+        `SELECT ${ENTRY_COLUMNS} FROM entries INDEXED BY entry_large WHERE size >= ${LARGE_BYTES_MIN} AND id > ? AND id < ?`,
+      )
+      .raw();
     this.#layer = db.prepare('SELECT * FROM layers WHERE digest = ?');
     this.#layerDigest = db.prepare('SELECT digest, kind FROM layers WHERE number = ?');
   }
@@ -84,7 +119,16 @@ export class Entries {
     const row = this.#layer.get(digest);
     if (row === undefined) return undefined;
     const { number, kind, entry_count: entryCount, content_bytes: contentBytes } = row;
-    return { number, digest: row.digest, kind, entryCount, contentBytes, hasLowerLinks: row.lower_links !== 0 };
+    return {
+      number,
+      digest: row.digest,
+      kind,
+      entryCount,
+      contentBytes,
+      hasLowerLinks: row.lower_links !== 0,
+      hasXattrs: row.has_xattrs !== 0,
+      hasOwners: row.has_owners !== 0,
+    };
   }
 
   layerOf(number: number): { digest: Digest; kind: LayerKind } | undefined {
@@ -115,6 +159,34 @@ export class Entries {
   /** Sorted by name, bytewise. */
   children(parent: number): EntryRow[] {
     return this.#children.all(parent).map(decodeRow);
+  }
+
+  /** What is shown of an entry, undecoded: for those who answer thousands of questions a second. */
+  shown(id: number): ShownRow | undefined {
+    return this.#shown.get(id);
+  }
+
+  shownChild(parent: number, name: ByteString): ShownRow | undefined {
+    return this.#shownChild.get(parent, name);
+  }
+
+  /** Sorted by name, bytewise. */
+  shownChildren(parent: number): ShownRow[] {
+    return this.#shownChildren.all(parent);
+  }
+
+  /** The first names in a directory, at most `countMax`. */
+  names(parent: number, countMax: number): ByteString[] {
+    return this.#names.all(parent, countMax);
+  }
+
+  /** The large files in some layers, each under one of its names, whatever hides them from above. */
+  largeFiles(layers: readonly IndexedLayer[]): EntryRow[] {
+    const numbers = new Set(layers.map(({ number }) => number));
+    const rows = [...numbers].flatMap((number) =>
+      this.#large.all(entryId(number, 0), entryId(number, POSITION_SPAN - 1)).map(decodeRow),
+    );
+    return rows.filter(({ type }) => type === 'file');
   }
 
   /** The rows of a file with several names, itself first. */

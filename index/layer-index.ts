@@ -11,6 +11,7 @@ import {
   FLAG_IMPLICIT,
   FLAG_OPAQUE,
   NUMBER_MAX,
+  POSITION_MAX,
   ROOT_POSITION,
 } from './rows.ts';
 
@@ -33,8 +34,17 @@ interface Draft {
   flags: number;
   nlink: number;
   target: number | null;
-  /** It changed since it was made. */
+  /** It changed since it was made, or written. */
   isLate: boolean;
+}
+
+/** What a row of `layers` says about all its entries. */
+interface LayerTotals {
+  entryCount: number;
+  contentBytes: number;
+  hasLowerLinks: boolean;
+  hasXattrs: boolean;
+  hasOwners: boolean;
 }
 
 /** Turns a layer's entries into rows: gives positions, makes up missing parents, joins hard links. */
@@ -60,16 +70,27 @@ class LayerDraft {
     draft.flags |= FLAG_OPAQUE;
   }
 
-  /** Whether what this layer shows depends on those below in another way than by their names. */
-  hasLowerLinks(): boolean {
-    return this.drafts.some(({ entry, target }) => entry.type === 'hardlink' && target === null);
+  totals(): LayerTotals {
+    const { drafts } = this;
+    const shown = drafts.filter(({ entry }) => entry.type !== 'whiteout');
+    return {
+      entryCount: drafts.length,
+      contentBytes: drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0),
+      hasLowerLinks: drafts.some(({ entry, target }) => entry.type === 'hardlink' && target === null),
+      hasXattrs: shown.some(({ entry }) => entry.xattrs !== undefined && entry.xattrs.size > 0),
+      hasOwners: shown.some(({ entry }) => entry.uid !== 0 || entry.gid !== 0),
+    };
   }
 
   #append(entry: PackedEntry, flags: number): Draft {
-    const parent = entry.path === '' ? 0 : this.#parentOf(entry.path).position;
+    const parent = entry.path === '' ? undefined : this.#parentOf(entry.path);
     const position = this.drafts.length + ROOT_POSITION;
-    const draft: Draft = { position, parent, entry, flags, nlink: 1, target: null, isLate: false };
+    if (position > POSITION_MAX) throw tooManyEntries();
+    const isDir = entry.type === 'dir';
+    const nlink = isDir ? 2 : 1;
+    const draft: Draft = { position, parent: parent?.position ?? 0, entry, flags, nlink, target: null, isLate: false };
     draft.target = this.#targetOf(entry);
+    if (isDir && parent !== undefined) countName(parent);
     this.drafts.push(draft);
     this.#byPath.set(entry.path, draft);
     return draft;
@@ -97,10 +118,18 @@ class LayerDraft {
     }
     const target = named.target === null ? named : this.drafts[named.target - ROOT_POSITION];
     if (target === undefined) return null;
-    target.nlink += 1;
-    target.isLate = true;
+    countName(target);
     return target.position;
   }
+}
+
+function countName(draft: Draft): void {
+  draft.nlink += 1;
+  draft.isLate = true;
+}
+
+function tooManyEntries(): BentoError {
+  return new BentoError('FORMAT_INVALID', `a layer has more than ${POSITION_MAX} files and directories`);
 }
 
 /** Adds a layer's rows in one transaction. Does nothing when the layer is indexed already. Returns its number. */
@@ -130,7 +159,6 @@ export class StreamedLayer {
   readonly #draft = new LayerDraft();
   #number: number | undefined;
   #written = 0;
-  #contentBytes = 0;
 
   constructor(index: IndexDatabase) {
     this.#index = index;
@@ -138,7 +166,6 @@ export class StreamedLayer {
 
   add(entry: PackedEntry): void {
     this.#draft.add(entry);
-    this.#contentBytes += entry.sizeBytes;
     if (this.#draft.drafts.length - this.#written < STREAM_BATCH) return;
     this.#index.db.transaction(() => this.#write()).immediate();
   }
@@ -156,10 +183,7 @@ export class StreamedLayer {
         const late = this.#draft.drafts.slice(0, this.#written).filter(({ isLate }) => isLate);
         const number = this.#write();
         insertRows(this.#index, number, late);
-        const { drafts } = this.#draft;
-        const hasLowerLinks = this.#draft.hasLowerLinks() ? 1 : 0;
-        const insert = db.prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)');
-        insert.run(number, digest, kind, drafts.length, this.#contentBytes, hasLowerLinks);
+        insertLayerRow(this.#index, number, { digest, kind, ...this.#draft.totals() });
         this.#number = undefined;
         return number;
       })
@@ -179,7 +203,9 @@ export class StreamedLayer {
   #write(): number {
     const number = (this.#number ??= takeNumbers(this.#index, 1));
     const { drafts } = this.#draft;
-    insertRows(this.#index, number, drafts.slice(this.#written));
+    const unwritten = drafts.slice(this.#written);
+    insertRows(this.#index, number, unwritten);
+    for (const draft of unwritten) draft.isLate = false;
     this.#written = drafts.length;
     return number;
   }
@@ -219,10 +245,19 @@ function draftOf(layer: LayerToIndex): LayerDraft {
 
 function insertLayer(index: IndexDatabase, number: number, layer: LayerToIndex, draft: LayerDraft): void {
   insertRows(index, number, draft.drafts);
-  const contentBytes = draft.drafts.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
+  insertLayerRow(index, number, { digest: layer.digest, kind: layer.kind, ...draft.totals() });
+}
+
+function insertLayerRow(
+  index: IndexDatabase,
+  number: number,
+  layer: Pick<LayerToIndex, 'digest' | 'kind'> & LayerTotals,
+): void {
+  const { digest, kind, entryCount, contentBytes } = layer;
+  const flags = [layer.hasLowerLinks, layer.hasXattrs, layer.hasOwners].map(Number);
   index.db
-    .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?)')
-    .run(number, layer.digest, layer.kind, draft.drafts.length, contentBytes, draft.hasLowerLinks() ? 1 : 0);
+    .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?)')
+    .run(number, digest, kind, entryCount, contentBytes, ...flags);
 }
 
 export function layerNumber(index: IndexDatabase, digest: Digest): number | undefined {

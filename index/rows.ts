@@ -20,6 +20,11 @@ export const FLAG_OPAQUE = 2;
 export const POSITION_SPAN = 2 ** 32;
 export const ROOT_POSITION = 1;
 export const NUMBER_MAX = 2 ** 21 - 1;
+/** Far more than a layer can have; whoever hands out ids may use the bits above for marks of their own. */
+export const POSITION_MAX = 2 ** 24 - 1;
+
+/** From this size on a file is large: it is worth being read in another way than by being copied through the server. */
+export const LARGE_BYTES_MIN = 32 << 20;
 
 export function entryId(number: number, position: number): number {
   return number * POSITION_SPAN + position;
@@ -71,10 +76,34 @@ export interface EntryRow extends Omit<Entry, 'path' | 'opaque'> {
   /** Made up for a parent folder that the layer does not list; its metadata means nothing. */
   implicit: boolean;
   opaque: boolean;
+  /** How many names a file has in its layer; of a directory 2, and 1 for each directory in it. */
   nlink: number;
   /** Hardlinks: the entry named, when it is in the same layer. */
   target: number | undefined;
 }
+
+/**
+ * What `find -ls` wants to know of an entry, in the order of `ShownRow`. A column costs a twentieth of what a row does, so
+ * that what few entries have is left to a second question.
+ */
+export const SHOWN_COLUMNS =
+  'id, name, type, mode, uid, gid, mtime_sec, mtime_nsec, coalesce(length(link), size), nlink';
+
+/** A row of `entries`, as SQLite returns `SHOWN_COLUMNS` in raw mode. */
+export type ShownRow = [
+  id: number,
+  name: string,
+  /** Position in `ENTRY_TYPES`. */
+  type: number,
+  mode: number,
+  uid: number,
+  gid: number,
+  mtimeSec: number,
+  mtimeNsec: number,
+  /** As lstat(2) says it: of a symlink, the length of its target. */
+  sizeBytes: number,
+  nlink: number,
+];
 
 /** Fields that most rows lack are set one by one: a directory's listing decodes thousands of rows. */
 export function decodeRow(raw: RawEntryRow): EntryRow {

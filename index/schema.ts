@@ -1,5 +1,7 @@
+import { LARGE_BYTES_MIN } from './rows.ts';
+
 /** Counted up with every change of the schema; a file of another version is made anew. */
-export const SCHEMA_VERSION = 3;
+export const SCHEMA_VERSION = 4;
 
 /**
  * Numbers are handed out by `numbers` and never used twice: to layers, and to the directories of merged trees. An entry's
@@ -17,7 +19,9 @@ CREATE TABLE layers (
   kind        TEXT NOT NULL,            -- 'estargz', 'tar' or 'tar+gzip': where the bytes of its chunks lie
   entry_count INTEGER NOT NULL,
   content_bytes INTEGER NOT NULL,
-  lower_links INTEGER NOT NULL          -- 1 when a hard link names a file that is not in the layer itself
+  lower_links INTEGER NOT NULL,         -- 1 when a hard link names a file that is not in the layer itself
+  has_xattrs  INTEGER NOT NULL,         -- 1 when something it shows has extended attributes
+  has_owners  INTEGER NOT NULL          -- 1 when something it shows belongs to another than the owner of the workspace
 );
 
 CREATE TABLE trees (                    -- the layers of a checkpoint; each names its directories within the merged tree
@@ -40,7 +44,7 @@ CREATE TABLE entries (
   mtime_sec   INTEGER NOT NULL,
   mtime_nsec  INTEGER NOT NULL,
   size        INTEGER NOT NULL,
-  nlink       INTEGER NOT NULL,
+  nlink       INTEGER NOT NULL,         -- names in this layer; a directory: 2, and 1 for each directory in it
   target      INTEGER,                  -- hardlink: id of the entry it names
   link        TEXT,                     -- symlink target; hardlink into a lower layer: its path
   rdev_major  INTEGER,
@@ -53,6 +57,7 @@ CREATE TABLE entries (
 );
 CREATE INDEX entry_names ON entries (parent, name);
 CREATE INDEX entry_targets ON entries (target) WHERE target IS NOT NULL;
+CREATE INDEX entry_large ON entries (id) WHERE size >= ${LARGE_BYTES_MIN};
 
 CREATE TABLE chunks (
   entry       INTEGER NOT NULL,

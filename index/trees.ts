@@ -1,3 +1,5 @@
+import type { Statement } from 'better-sqlite3';
+
 import type { Digest } from '../store/digest.ts';
 import type { IndexDatabase } from './database.ts';
 import type { Entries, IndexedLayer } from './entries.ts';
@@ -22,10 +24,15 @@ interface TreeRow {
 export class Trees {
   readonly #index: IndexDatabase;
   readonly #entries: Entries;
+  readonly #manifests: Statement<[], Digest>;
+  readonly #version: Statement<[], string>;
 
   constructor(index: IndexDatabase, entries: Entries) {
+    const { db } = index;
     this.#index = index;
     this.#entries = entries;
+    this.#manifests = db.prepare<[], Digest>('SELECT manifest FROM trees WHERE depth = 0 ORDER BY number').pluck();
+    this.#version = db.prepare<[], string>("SELECT count(*) || ' ' || max(number) FROM trees WHERE depth = 0").pluck();
   }
 
   /** The tree of a checkpoint, or undefined when it or one of its layers is not indexed. */
@@ -57,8 +64,13 @@ export class Trees {
       { manifest: Digest; depth: number } | undefined;
   }
 
+  /** Every known checkpoint, in the order in which they became known. */
   manifests(): Digest[] {
-    const rows = this.#index.db.prepare('SELECT manifest FROM trees WHERE depth = 0').all() as { manifest: Digest }[];
-    return rows.map((row) => row.manifest);
+    return this.#manifests.all();
+  }
+
+  /** Differs whenever `manifests` does. */
+  version(): string {
+    return this.#version.get() ?? '';
   }
 }

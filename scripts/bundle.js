@@ -8,8 +8,11 @@ import { build } from 'esbuild';
 await build({
   entryPoints: [
     'cli/main.ts',
-    'fs/mounts/daemon.ts',
-    'fs/mounts/serve-worker.ts',
+    'fs/mounts/daemon/supervisor.ts',
+    'fs/mounts/daemon/server.ts',
+    'fs/mounts/daemon/serve-worker.ts',
+    'fs/mounts/daemon/slow-worker.ts',
+    'fs/mounts/daemon/bind-worker.ts',
     'fs/workspace/restore/write-worker.ts',
     'store/layers/pack-worker.ts',
   ],

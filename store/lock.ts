@@ -10,6 +10,11 @@ export interface Lock {
   [Symbol.dispose](): void;
 }
 
+/** A lock that can be handed to another process along with its descriptor. */
+export interface FileLock extends Lock {
+  readonly fd: number;
+}
+
 /**
  * Waits for the lock on a file, which is made if missing and never removed.
  *
@@ -38,7 +43,7 @@ export function lockFileNow(path: string): Lock {
 }
 
 /** Like `lockFile`, but gives up at once: undefined when somebody else holds it. */
-export async function tryLockFile(path: string): Promise<Lock | undefined> {
+export async function tryLockFile(path: string): Promise<FileLock | undefined> {
   await mkdir(dirname(path), { recursive: true });
   const fd = openSync(path, 'a', 0o600);
   if (flock(fd, 'exclusive', { wait: false })) return held(fd);
@@ -46,11 +51,16 @@ export async function tryLockFile(path: string): Promise<Lock | undefined> {
   return undefined;
 }
 
-function held(fd: number): Lock {
+/** A lock that another process took and handed over with its descriptor. */
+export function adoptLock(fd: number): FileLock {
+  return held(fd);
+}
+
+function held(fd: number): FileLock {
   let open = true;
   const release = (): void => {
     if (open) closeSync(fd);
     open = false;
   };
-  return { release, [Symbol.dispose]: release };
+  return { fd, release, [Symbol.dispose]: release };
 }

@@ -294,6 +294,8 @@ export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
 export const MS_NOATIME = 1024;
 export const MS_BIND = 4096;
+/** Of a mount that is there: what is mounted below it appears in no other copy of it. */
+export const MS_PRIVATE = 1 << 18;
 
 /** Lazy: gone from the tree at once, ended when the last user leaves. */
 export const MNT_DETACH = 2;
@@ -358,8 +360,10 @@ const ONE_DESCRIPTOR_BYTES = 20;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CMSG_CLOEXEC = 0x4000_0000;
+const MSG_NOSIGNAL = 0x4000;
 
 const recvmsgCall = declare('recvmsg', 'long', ['int', 'void*', 'int']);
+const sendmsgCall = declare('sendmsg', 'long', ['int', 'void*', 'int']);
 
 /**
  * Receives one byte and the descriptor that comes with it; blocks until they are there.
@@ -369,12 +373,27 @@ const recvmsgCall = declare('recvmsg', 'long', ['int', 'void*', 'int']);
  */
 export function recvFd(socketFd: number): number {
   const block = messageBlock();
-  if (recvmsg(socketFd, block) === 0) throw systemError(constants.errno.ECONNRESET, 'recvmsg');
+  const received = retryInterrupted('recvmsg', () => recvmsgCall(socketFd, block, MSG_CMSG_CLOEXEC));
+  if (received === 0) throw systemError(constants.errno.ECONNRESET, 'recvmsg');
   const isRights = block.readInt32LE(CONTROL_LEVEL) === SOL_SOCKET && block.readInt32LE(CONTROL_TYPE) === SCM_RIGHTS;
   const sizeBytes = isRights ? block.readUInt32LE(CONTROL) : 0;
   if (sizeBytes === ONE_DESCRIPTOR_BYTES) return block.readInt32LE(DESCRIPTOR);
   for (let at = DESCRIPTOR; at < CONTROL + sizeBytes; at += 4) closeSync(block.readInt32LE(at));
   throw systemError(constants.errno.EBADMSG, 'recvmsg');
+}
+
+/**
+ * Sends one byte and a descriptor with it; the receiver gets a descriptor of its own for the same open file.
+ *
+ * @throws EPIPE or ECONNRESET when the other side hung up
+ */
+export function sendFd(socketFd: number, fd: number): void {
+  const block = messageBlock();
+  block.writeUInt32LE(ONE_DESCRIPTOR_BYTES, CONTROL);
+  block.writeInt32LE(SOL_SOCKET, CONTROL_LEVEL);
+  block.writeInt32LE(SCM_RIGHTS, CONTROL_TYPE);
+  block.writeInt32LE(fd, DESCRIPTOR);
+  retryInterrupted('sendmsg', () => sendmsgCall(socketFd, block, MSG_NOSIGNAL));
 }
 
 function messageBlock(): Buffer {
@@ -389,9 +408,73 @@ function messageBlock(): Buffer {
   return block;
 }
 
-function recvmsg(socketFd: number, block: Buffer): number {
+function retryInterrupted(syscall: string, call: () => number): number {
   for (;;) {
-    const received = recvmsgCall(socketFd, block, MSG_CMSG_CLOEXEC);
-    if (received >= 0 || lastErrno() !== constants.errno.EINTR) return check(received, 'recvmsg');
+    const result = call();
+    if (result >= 0 || lastErrno() !== constants.errno.EINTR) return check(result, syscall);
   }
+}
+
+// Waiting for several descriptors at once
+
+const POLLIN = 1;
+const POLLERR = 8;
+const POLLHUP = 16;
+// struct pollfd: 8 bytes, descriptor i32, events i16, what happened i16.
+const POLLFD_BYTES = 8;
+const POLLFD_EVENTS = 4;
+const POLLFD_HAPPENED = 6;
+
+const pollCall = declare('poll', 'int', ['void*', 'ulong', 'int']);
+const eventfdCall = declare('eventfd', 'int', ['uint', 'int']);
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = 0o4000;
+
+/**
+ * Waits for things to read on one of a set of descriptors (poll(2)), blocking the thread.
+ *
+ * A class, so that the array the kernel reads is made anew only when the set changes.
+ */
+export class PollSet {
+  #fds: readonly number[] = [];
+  #block = Buffer.alloc(0);
+
+  set fds(fds: readonly number[]) {
+    this.#fds = [...fds];
+    this.#block = Buffer.alloc(fds.length * POLLFD_BYTES);
+    fds.forEach((fd, at) => {
+      this.#block.writeInt32LE(fd, at * POLLFD_BYTES);
+      this.#block.writeInt16LE(POLLIN, at * POLLFD_BYTES + POLLFD_EVENTS);
+    });
+  }
+
+  /** @returns those that can be read, or whose other side is gone */
+  wait(): number[] {
+    retryInterrupted('poll', () => pollCall(this.#block, this.#fds.length, -1));
+    return this.#fds.filter(
+      (_, at) => (this.#block.readInt16LE(at * POLLFD_BYTES + POLLFD_HAPPENED) & (POLLIN | POLLERR | POLLHUP)) !== 0,
+    );
+  }
+}
+
+/** A counter to wake a thread that polls: whoever writes 8 bytes (a number) wakes it, reading 8 bytes clears it. */
+export function eventfd(): number {
+  return check(eventfdCall(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd');
+}
+
+// Device requests
+
+const ioctlCall = declare('ioctl', 'int', ['int', 'ulong', 'void*']);
+const FIONBIO = 0x5421;
+
+/** @returns what the request returns, 0 for most */
+export function ioctl(fd: number, request: number, argument: Buffer): number {
+  return check(ioctlCall(fd, request, argument), 'ioctl');
+}
+
+/** From now on a read that would have to wait throws EAGAIN, for everybody who shares the open file. */
+export function setNonBlocking(fd: number): void {
+  const on = Buffer.alloc(4);
+  on.writeInt32LE(1);
+  ioctl(fd, FIONBIO, on);
 }

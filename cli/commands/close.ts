@@ -1,9 +1,10 @@
-import { existsSync, realpathSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 
 import { removeFork } from '../../fs/mounts/fork.ts';
-import { isServed } from '../../fs/mounts/mountinfo.ts';
 import type { MountStatus } from '../../fs/mounts/mount-table.ts';
+import { answers } from '../../fs/mounts/probe.ts';
+import { refuseIfElsewhere } from '../../fs/mounts/targets.ts';
 import { isWorthSaving } from '../../fs/workspace/plan-layers.ts';
 import { diffWorkspace } from '../../fs/workspace/work-tree.ts';
 import { openHead, readWorkTree } from '../../fs/workspace/workspace.ts';
@@ -29,12 +30,15 @@ export const close = defineCommand({
 
   async run(ctx) {
     const [written = ''] = ctx.args;
-    const path = existsSync(written) ? realpathSync(written) : resolve(written);
-    const { store, record } = await findMount(path, ctx.dir);
+    const { store, record } = await findMount(written, ctx.dir);
+    const path = record.target;
     if (record.kind !== 'fork') {
       throw new BentoError('TARGET_INVALID', `${path} is a mount, not a fork`, { hint: `bento unmount ${path}` });
     }
-    const unsaved = await unsavedWork(record, ctx);
+    refuseIfElsewhere(record);
+    const isReadable = await canBeLookedAt(record);
+    if (!isReadable && !ctx.options.discard) throw unknownWork(record);
+    const unsaved = isReadable ? await unsavedWork(record, ctx) : [];
     if (unsaved.length > 0 && !ctx.options.discard) {
       for (const line of named(unsaved)) ctx.note(line);
       throw refuse(path, unsaved.length);
@@ -52,21 +56,27 @@ export const close = defineCommand({
     ].join('\n'),
 });
 
-/** Paths that differ from the fork's head; a fork that cannot be read counts as having unsaved work. */
+/** Paths that differ from the fork's head. */
 async function unsavedWork(record: MountStatus, ctx: Context): Promise<string[]> {
-  if (!record.mounted || (record.engine !== 'copy' && !isServed(record.target)))
-    return ctx.options['discard'] === true
-      ? []
-      : ['(the fork is not mounted or its daemon is gone, so its changes were not looked at)'];
-  if (!existsSync(join(record.target, 'bento.yaml')))
-    // the command that made it was killed, or somebody removed it
-    return ctx.options['discard'] === true ? [] : ['(the fork has no bento.yaml, so its changes were not looked at)'];
   const workspace = await loadWorkspace(record.target, ctx);
   const head = await openHead(workspace);
   const changes = diffWorkspace(workspace.source, head?.tree, await readWorkTree(workspace));
   return changes
     .filter(isWorthSaving)
     .map(({ kind, path }) => `${{ added: '+', removed: '-', modified: '~' }[kind]} ${toText(path)}`);
+}
+
+/** Not while it is not mounted, its daemon is gone, or its `bento.yaml`: its command was killed, or somebody removed it. */
+async function canBeLookedAt({ engine, mounted, target }: MountStatus): Promise<boolean> {
+  if (!mounted || (engine !== 'copy' && !(await answers(target)))) return false;
+  return existsSync(join(target, 'bento.yaml'));
+}
+
+function unknownWork({ target, mounted }: MountStatus): BentoError {
+  const why = mounted ? 'its daemon or its bento.yaml is gone' : 'it is not mounted';
+  return new BentoError('UNSAVED_CHANGES', `${target} may have unsaved changes: ${why}, so they were not looked at`, {
+    hint: `bring it back (bento mounts --restore) or throw it away (bento close --discard ${target})`,
+  });
 }
 
 function refuse(path: string, count: number): BentoError {

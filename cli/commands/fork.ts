@@ -1,12 +1,13 @@
-import { forkCheckpoint, type Forked } from '../../fs/mounts/fork.ts';
-import type { MountRecord } from '../../fs/mounts/mount-table.ts';
+import { forkCheckpoint } from '../../fs/mounts/fork.ts';
+import type { Mounted } from '../../fs/mounts/mount.ts';
+import type { CheckpointRecord } from '../../fs/mounts/mount-table.ts';
 import { describeNewWorkspace } from '../../fs/workspace/new-workspace.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
-import { fromText } from '../../store/byte-string.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, openSource, resolveRef, storeOf } from '../open-store.ts';
+import { copyInto } from '../copy-checkpoint.ts';
+import { findConfig, resolveRef, storeOf } from '../open-store.ts';
 
 export const fork = defineCommand({
   name: 'fork',
@@ -46,27 +47,17 @@ async function makeFork(
   request: Parameters<typeof forkCheckpoint>[1],
   checkpoint: Checkpoint,
   ctx: Context,
-): Promise<Forked> {
+): Promise<Mounted> {
   return await forkCheckpoint(store, request, {
     prepare: async (record) => await describeFork(store, record, checkpoint),
-    copy: async (record) => await copyInto(store, record, checkpoint, ctx),
+    copy: async (record) => await copyInto(store, record, ctx, checkpoint),
   });
 }
 
 async function describeFork(
   store: Store,
-  { target, workspaceId, manifest }: MountRecord,
+  { target, workspaceId, manifest }: CheckpointRecord,
   checkpoint: Checkpoint,
 ): Promise<void> {
   await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest });
-}
-
-/** Reading and unpacking layers is only loaded where a mount cannot do it lazily. */
-async function copyInto(store: Store, record: MountRecord, checkpoint: Checkpoint, ctx: Context): Promise<void> {
-  const [{ openTree }, { copyCheckpoint }] = await Promise.all([
-    import('../../fs/tree/index-checkpoint.ts'),
-    import('../../fs/workspace/restore/materialise.ts'),
-  ]);
-  const source = await openSource(store, ctx);
-  await copyCheckpoint(await openTree(source, checkpoint), fromText(record.target), source);
 }

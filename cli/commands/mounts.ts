@@ -1,44 +1,102 @@
-import { restoreMount } from '../../fs/mounts/mount.ts';
-import { isServed } from '../../fs/mounts/mountinfo.ts';
+import { pruneMounts, restoreMounts } from '../../fs/mounts/mount.ts';
+import { daemonHealth, statesOf, type MountState } from '../../fs/mounts/mount-states.ts';
 import { MountTable, type MountStatus } from '../../fs/mounts/mount-table.ts';
-import { defineCommand } from '../command.ts';
+import { shortDigest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
+import { defineCommand, type Context } from '../command.ts';
 import { findConfig, storeOf } from '../open-store.ts';
 import { oneLine } from '../terminal.ts';
 
 export const mounts = defineCommand({
   name: 'mounts',
   summary: 'List what is mounted and forked',
-  usage: 'bento mounts [--restore]',
+  usage: 'bento mounts [--restore] [--prune]',
   details:
-    'All mounts and forks of the store, mounted or not (after a reboot or `unmount`), or broken (their daemon was killed).',
-  options: { restore: { type: 'boolean', help: 'mount again what is not mounted or broken' } },
+    'All mounts and forks of the store, and how each is: mounted, a plain copy, not mounted (after a reboot or `unmount`),\n' +
+    'broken (its daemon was killed), or not answering.',
+  options: {
+    restore: { type: 'boolean', help: 'mount again what is not mounted or broken' },
+    prune: { type: 'boolean', help: 'forget mounts that are not mounted; forks stay' },
+  },
 
   async run(ctx) {
-    const { dir, options } = ctx;
-    const store = storeOf(await findConfig(dir));
-    const table = new MountTable(store);
-    if (options.restore) {
-      for (const record of await table.list()) {
-        await restoreMount(store, record).catch((error: unknown) => ctx.note(`note: ${(error as Error).message}`));
-      }
-    }
-    return (await table.list()).map((record) => ({ ...record, state: stateOf(record) }));
+    const store = storeOf(await findConfig(ctx.dir));
+    const failures = ctx.options.restore ? await restoreAll(store, ctx) : new Map<string, string>();
+    if (ctx.options.prune) for (const { target } of await pruneMounts(store)) ctx.note(`forgot ${target}`);
+    const records = await new MountTable(store).list();
+    const states = await statesOf(records);
+    await tellAboutDaemon(store, ctx);
+    return records.map((record, at) => describe(record, { ...states[at], restoreFailed: failures.get(record.target) }));
   },
 
   render(records) {
     if (records.length === 0) return 'Nothing is mounted.';
-    const line = (...cells: string[]): string =>
-      cells.map((cell, i) => (i < 5 ? cell.padEnd([6, 16, 8, 10, 21][i] ?? 0) : cell)).join(' ');
-    return [
-      line('KIND', 'CHECKPOINT', 'ENGINE', 'STATE', 'SINCE', 'WHERE'),
-      ...records.map(({ kind, ref, engine, state, created, target, message }) =>
-        line(kind, ref, engine, state, created.slice(0, 19), oneLine(message ? `${target}  (${message})` : target)),
-      ),
-    ].join('\n');
+    const rows = records.map(({ kind, ref, manifest, engine, state, user, since, target, message, remark }) => {
+      const remarks = [message, remark].flatMap((text) => (text ? [`(${text})`] : []));
+      const digest = manifest === undefined ? '-' : shortDigest(manifest);
+      return [kind, ref, digest, engine, state, user, since.slice(0, 19), [target, ...remarks].join('  ')].map(oneLine);
+    });
+    const table = align([['KIND', 'CHECKPOINT', 'DIGEST', 'ENGINE', 'STATE', 'USER', 'SINCE', 'WHERE'], ...rows]);
+    return [...table, ...nextSteps(records.map(({ state }) => state))].join('\n');
   },
+
+  exitCode: (records) => (records.some(({ restoreFailed }) => restoreFailed !== undefined) ? 1 : 0),
 });
 
-function stateOf({ engine, mounted, target }: MountStatus): 'mounted' | 'broken' | 'unmounted' {
-  if (!mounted) return 'unmounted';
-  return engine === 'copy' || isServed(target) ? 'mounted' : 'broken';
+/** @returns by directory, why it could not be brought back */
+async function restoreAll(store: Store, ctx: Pick<Context, 'note'>): Promise<Map<string, string>> {
+  const failed = await restoreMounts(store);
+  for (const { target, error } of failed) {
+    const hint = error instanceof BentoError && error.hint !== undefined ? ` (${error.hint})` : '';
+    ctx.note(`note: ${target} is not brought back: ${error.message}${hint}`);
+  }
+  return new Map(failed.map(({ target, error }) => [target, error.message]));
+}
+
+function describe(
+  record: MountStatus,
+  { restoreFailed, ...view }: { state?: MountState; remark?: string; restoreFailed: string | undefined },
+) {
+  return {
+    ...record,
+    ...(record.manifest && { digest: record.manifest }),
+    since: record.created,
+    state: 'not mounted' as MountState,
+    ...view,
+    ...(restoreFailed !== undefined && { restoreFailed }),
+  };
+}
+
+/** One line when the daemon is not well; nothing when it is, or when none is needed. */
+async function tellAboutDaemon(store: Store, ctx: Pick<Context, 'note'>): Promise<void> {
+  const health = await daemonHealth(store);
+  if (health === 'none') return;
+  if (health === 'silent') {
+    ctx.note('note: the mount daemon does not answer; kill its process, then run `bento mounts --restore`');
+    return;
+  }
+  if (health.state === 'serving') return;
+  const { state, restartCount, lastDeath } = health;
+  const often = `its server died ${restartCount} time${restartCount === 1 ? '' : 's'}`;
+  ctx.note(`note: the mount daemon is ${state}: ${often}${lastDeath === undefined ? '' : `, last: ${lastDeath}`}`);
+}
+
+/** The last column is not filled up. */
+function align(rows: readonly string[][]): string[] {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  return rows.map((row) => row.map((cell, i) => (i < row.length - 1 ? cell.padEnd(widths[i] ?? 0) : cell)).join('  '));
+}
+
+function nextSteps(states: readonly MountState[]): string[] {
+  const steps: [readonly MountState[], string][] = [
+    [
+      ['not mounted', 'broken'],
+      '`bento mounts --restore` brings back what is not mounted or broken; `bento unmount <dir>` forgets a mount, `bento close <dir>` ends a fork.',
+    ],
+    [['not answering'], '`bento unmount --force <dir>` lets go of what does not answer.'],
+    [['unfinished'], '`bento unmount --force <dir>` removes a copy whose writing was interrupted.'],
+  ];
+  const fitting = steps.filter(([about]) => about.some((state) => states.includes(state))).map(([, text]) => text);
+  return fitting.length === 0 ? [] : ['', ...fitting];
 }

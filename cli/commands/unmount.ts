@@ -1,43 +1,34 @@
-import { existsSync, realpathSync } from 'node:fs';
-import { resolve } from 'node:path';
-
-import { stopDaemon } from '../../fs/mounts/daemon-client.ts';
+import { stopDaemon } from '../../fs/mounts/daemon/daemon-client.ts';
+import { clearRuntime } from '../../fs/mounts/kernel-mount.ts';
 import { unmountRecord } from '../../fs/mounts/mount.ts';
-import { MountTable } from '../../fs/mounts/mount-table.ts';
+import { daemonHealth } from '../../fs/mounts/mount-states.ts';
+import { MountTable, type MountStatus } from '../../fs/mounts/mount-table.ts';
 import { BentoError } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
 import { defineCommand } from '../command.ts';
-import { storeOf } from '../open-store.ts';
 import { findMount } from '../find-mount.ts';
-import { findConfig } from '../open-store.ts';
+import { findConfig, storeOf } from '../open-store.ts';
 
 export const unmount = defineCommand({
   name: 'unmount',
   summary: 'End a mount; a fork keeps its changes',
-  usage: 'bento unmount <dir> [--force] | bento unmount --all',
-  details: 'A fork can be mounted again with `bento mounts --restore`; `bento close` ends it for good.',
+  usage: 'bento unmount <dir> [--force] | bento unmount --all [--force]',
+  details:
+    'A fork can be mounted again with `bento mounts --restore`; `bento close` ends it for good. A mount that is a plain copy,\n' +
+    'because FUSE is missing, is removed, unless somebody wrote into it.',
   args: { min: 0, max: 1 },
   options: {
     all: { type: 'boolean', help: 'everything of this store, and stop its daemon' },
-    force: { type: 'boolean', help: 'even while somebody uses it: gone at once, ended when the last user leaves' },
+    force: {
+      type: 'boolean',
+      help: 'even while somebody uses it: gone at once, ended when the last user leaves; a copy even with changes',
+    },
   },
 
   async run({ dir, args: [target], options }) {
-    if (options.all) {
-      const store = storeOf(await findConfig(dir));
-      const records = (await new MountTable(store).list()).filter(
-        (record) => record.mounted && record.engine !== 'copy',
-      );
-      const failures: unknown[] = [];
-      for (const record of records) {
-        await unmountRecord(store, record, options.force).catch((error: unknown) => failures.push(error));
-      }
-      if (failures.length > 0) throw failures[0]; // one that is in use keeps its daemon, not the others their mounts
-      await stopDaemon(store);
-      return { unmounted: records.map((record) => record.target) };
-    }
+    if (options.all) return { unmounted: await unmountAll(storeOf(await findConfig(dir)), options.force) };
     if (target === undefined) throw new BentoError('USAGE', 'accepts 1 arg(s), received 0', { hint: 'or use --all' });
-    const path = existsSync(target) ? realpathSync(target) : resolve(target);
-    const { store, record } = await findMount(path, dir);
+    const { store, record } = await findMount(target, dir);
     await unmountRecord(store, record, options.force);
     return { unmounted: [record.target] };
   },
@@ -45,3 +36,42 @@ export const unmount = defineCommand({
   render: ({ unmounted }) =>
     unmounted.length === 0 ? 'Nothing was mounted.' : unmounted.map((target) => `Unmounted ${target}`).join('\n'),
 });
+
+/** One that is in use keeps its daemon, but not the others their mounts. */
+async function unmountAll(store: Store, force: boolean): Promise<string[]> {
+  const records = (await new MountTable(store).list()).filter(isToEnd).sort(innermostFirst);
+  const failures: unknown[] = [];
+  for (const record of records) {
+    await unmountRecord(store, record, force).catch((error: unknown) => failures.push(error));
+  }
+  if (failures.length > 0) throw failures[0];
+  await endDaemon(store);
+  return records.map((record) => record.target);
+}
+
+/** What is mounted here, and read-only mounts that a reboot took; of copied forks there is nothing to unmount. */
+function isToEnd({ kind, engine, mounted, elsewhere }: MountStatus): boolean {
+  return !elsewhere && (kind === 'mount' || (mounted && engine !== 'copy'));
+}
+
+function innermostFirst(a: MountStatus, b: MountStatus): number {
+  return b.target.length - a.target.length;
+}
+
+async function endDaemon(store: Store): Promise<void> {
+  switch (await daemonHealth(store)) {
+    case 'none':
+      clearRuntime(store);
+      return;
+    case 'silent':
+      throw new BentoError(
+        'DAEMON_FAILED',
+        `everything is unmounted, but the mount daemon of ${store.root} does not answer`,
+        {
+          hint: 'kill its process (bento, supervisor), and run the command again',
+        },
+      );
+    default:
+      await stopDaemon(store);
+  }
+}

@@ -67,8 +67,8 @@ export function headReference(dir: string): Reference[] {
 }
 
 function mountReference(file: string): Reference[] {
-  const record = readMount(file);
-  return record === undefined ? [] : [{ kind: 'mount', where: record.target, manifest: record.manifest }];
+  const { target = '', manifest } = readMount(file) ?? {};
+  return manifest === undefined ? [] : [{ kind: 'mount', where: target, manifest }];
 }
 
 /** What people call a checkpoint: `cp-N` where it has one, else a tag of theirs, else its digest cut short. */

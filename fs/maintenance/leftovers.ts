@@ -5,7 +5,9 @@ import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
-import { unpackedDir } from '../tree/content-reader.ts';
+import { isAbandoned } from '../contents/cache-folder.ts';
+import { contentsDir } from '../contents/cached-content.ts';
+import { unpackedDir } from '../contents/content-reader.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
 
@@ -32,11 +34,14 @@ export function findLeftovers(
   const isTemporary = (name: string): boolean => TEMPORARY.test(name);
   const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
   const isDeadCopy = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
+  const contents = contentsDir(store.cacheDir);
   return [
     ...filesIn(store.blobs.dir, isTemporary),
     ...filesIn(join(store.root, 'mounts'), isTemporary),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
     ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    // Daemons write here at any time; each holds a lock on what it writes.
+    ...filesIn(contents, (name) => isTemporary(name) && isAbandoned(join(contents, name))),
     ...layouts.flatMap(({ dir, ingestDir }) => [
       ...filesIn(dir, isTemporary),
       ...filesIn(join(dir, 'heads'), isTemporary),

@@ -6,6 +6,7 @@ import { BentoError, errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { KEYS, parseObject, type Descriptor } from '../../store/manifest.ts';
 import type { Store } from '../../store/store.ts';
+import { WHOLE_STORE } from '../mounts/mount-table.ts';
 import { configPath } from '../workspace/config-file.ts';
 import { directoryKey, readHeadRecords, type HeadRecord } from '../workspace/heads.ts';
 
@@ -36,7 +37,8 @@ export interface MountRoot {
   id: string;
   kind: string;
   target: string;
-  manifest: Digest;
+  /** Undefined for a view of the whole store, which keeps nothing: it shows what there is. */
+  manifest: Digest | undefined;
 }
 
 /** Everything that keeps a checkpoint, wherever in the store it is said. */
@@ -124,10 +126,12 @@ export function readMount(file: string): MountRoot | undefined {
     if (errnoOf(error) === 'ENOENT') return undefined; // closed meanwhile
     throw error;
   }
-  const { kind, target, manifest } = parseObject(bytes, file);
+  const { kind, ref, target, manifest } = parseObject(bytes, file);
   if (typeof target !== 'string') throw new BentoError('FORMAT_INVALID', `${file} names no directory`);
   const id = basename(file, '.json');
-  return { file, id, kind: String(kind), target, manifest: parseDigest(manifest, `manifest in ${file}`) };
+  const isWholeStore = kind === 'mount' && ref === WHOLE_STORE && manifest === undefined;
+  const kept = isWholeStore ? undefined : parseDigest(manifest, `manifest in ${file}`);
+  return { file, id, kind: String(kind), target, manifest: kept };
 }
 
 function readForkHeads(store: Store): Digest[] {

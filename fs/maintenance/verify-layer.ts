@@ -13,7 +13,7 @@ import { collectLayer } from '../../store/layers/layer-contents.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, streamForeignLayer } from '../../store/layers/layer-reader.ts';
 import { KEYS, type Descriptor } from '../../store/manifest.ts';
 import type { Store } from '../../store/store.ts';
-import { unpackedLayerPath } from '../tree/content-reader.ts';
+import { unpackedLayerPath } from '../contents/content-reader.ts';
 import { layerKind, readSeekable } from '../tree/index-checkpoint.ts';
 
 /** Something wrong inside a layer, or with what was made from it. */

@@ -11,7 +11,7 @@ import type { Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { readManifest } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
-import { unpackedLayerPath } from '../tree/content-reader.ts';
+import { unpackedLayerPath } from '../contents/content-reader.ts';
 import { openTree, readLayer, treeSource, type TreeSource } from '../tree/index-checkpoint.ts';
 import { BlobChecker, type FetchBlob, type StrayFile } from './blob-health.ts';
 import { findReferences, headReference, labelsOf, type Reference } from './find-checkpoints.ts';

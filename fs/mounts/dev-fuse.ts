@@ -15,8 +15,8 @@ import { type ByteString, isUtf8, toBytes, toText } from '../../store/byte-strin
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import * as syscalls from '../../store/syscalls.ts';
 
-const DEVICE = '/dev/fuse';
-const FUSERMOUNT = 'fusermount3';
+export const DEVICE = '/dev/fuse';
+export const FUSERMOUNT = 'fusermount3';
 
 // Whether mounting can work here
 
@@ -35,7 +35,7 @@ export function fuseAvailability(device = DEVICE): FuseAvailability {
 }
 
 /** Why the device cannot be opened; fusermount3 opens it as the user who calls, so that it needs it too. */
-function deviceObstacle(device: string): string | undefined {
+export function deviceObstacle(device: string): string | undefined {
   try {
     const fd = openSync(device, 'r+');
     const isFuse = isFuseDevice(fstatSync(fd));
@@ -68,13 +68,13 @@ function explainDevice(error: unknown, device: string): string {
 const CAP_SYS_ADMIN = 21n;
 
 /** Being root is not enough: containers take CAP_SYS_ADMIN away. Inside an own user namespace it is there again. */
-function mayMount(): boolean {
+export function mayMount(): boolean {
   const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(ownStatus())?.[1] ?? '0';
   return ((BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
 }
 
 /** fusermount3 is setuid root, which a process that may not gain privileges cannot use, nor root without its rights. */
-function fusermountObstacle(): string | undefined {
+export function fusermountObstacle(): string | undefined {
   if (process.geteuid?.() === 0) return 'root lacks CAP_SYS_ADMIN here';
   if (/^NoNewPrivs:\s*1$/m.test(ownStatus())) return `${FUSERMOUNT} cannot work where privileges may not be gained`;
   return isOnPath(FUSERMOUNT) ? undefined : `${FUSERMOUNT} is not installed`;
@@ -84,7 +84,7 @@ function ownStatus(): string {
   return readFileSync('/proc/self/status', 'latin1');
 }
 
-function isOnPath(program: string): boolean {
+export function isOnPath(program: string): boolean {
   return (process.env['PATH'] ?? '').split(delimiter).some((folder) => isExecutable(join(folder, program)));
 }
 

@@ -1,9 +1,7 @@
 import { lstatSync } from 'node:fs';
-import { chmod, chown, readdir, rm, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, chown, rm, rmdir } from 'node:fs/promises';
 
 import { fromText, toFsPath } from '../../store/byte-string.ts';
-import { hexOf } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Lock } from '../../store/lock.ts';
@@ -11,23 +9,26 @@ import type { Store } from '../../store/store.ts';
 import { lsetxattr, readXattrs, utimensat } from '../../store/syscalls.ts';
 import { giveUpHead } from '../workspace/heads.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
-import { bring, newRecord, release, type MountRequest } from './mount.ts';
-import { MountTable, type MountRecord, type MountStatus } from './mount-table.ts';
-import { mountedAt, mountedFileSystems } from './mountinfo.ts';
-import { runtimeDir } from './runtime-dir.ts';
-import { checkMountPoint, makeForkTarget, refuseIfTaken } from './targets.ts';
+import { bring, release } from './kernel-mount.ts';
+import type { CopyCheckpoint, Mounted } from './mount.ts';
+import { newRecord, type MountRequest } from './mount-record.ts';
+import { MountTable, type CheckpointRecord, type MountStatus } from './mount-table.ts';
+import { mountedAt } from './mountinfo.ts';
+import { hasAllUsers, inInitialUserNamespace } from './namespaces.ts';
+import { removeNote, writeNote } from './note-file.ts';
+import {
+  checkMountPoint,
+  emptyDirectory,
+  makeForkTarget,
+  refuseIfElsewhere,
+  refuseIfMountedInside,
+  refuseIfTaken,
+} from './targets.ts';
 
 export interface ForkSteps {
   /** Fills the new workspace (its `bento.yaml`) before the command returns. */
-  prepare: (record: MountRecord) => Promise<void>;
-  /** Writes the whole checkpoint into the target, where nothing can be mounted. */
-  copy: (record: MountRecord) => Promise<void>;
-}
-
-export interface Forked {
-  record: MountRecord;
-  /** Why it is a copy and no mount. */
-  copiedBecause: string | undefined;
+  prepare: (record: CheckpointRecord) => Promise<void>;
+  copy: CopyCheckpoint;
 }
 
 /**
@@ -36,7 +37,7 @@ export interface Forked {
  *
  * @throws BentoError TARGET_NOT_EMPTY, MOUNT_POINT_BUSY, MOUNT_POINT_MISSING or what loading throws
  */
-export async function forkCheckpoint(store: Store, request: MountRequest, steps: ForkSteps): Promise<Forked> {
+export async function forkCheckpoint(store: Store, request: MountRequest, steps: ForkSteps): Promise<Mounted> {
   const { target, made } = await makeForkTarget(request.target);
   const table = new MountTable(store);
   let lock: Lock | undefined;
@@ -49,18 +50,19 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
     lock?.release();
     throw error;
   }
-  let record = newRecord({ ...request, target }, 'fork', 'overlay', made);
+  let record = newForkRecord({ ...request, target }, made);
   try {
-    const copiedBecause = await mountOverlay(store, record);
+    const { lower, copiedBecause } = await mountOverlay(store, record);
     if (copiedBecause !== undefined) {
       record = { ...record, engine: 'copy' };
+      removeNote(target);
       await table.add(record);
       lock.release();
       await steps.copy(record);
     }
     await steps.prepare(record);
     faultPoint('fork.described');
-    if (copiedBecause === undefined) await keepRootAttributes(store, record);
+    if (lower !== undefined) await keepRootAttributes(lower, target);
     return { record, copiedBecause };
   } catch (error) {
     await tearDown(store, record);
@@ -70,35 +72,49 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
   }
 }
 
+/** Who may own files keeps the recorded owners, so that what the fork does not change stays as it is. */
+function newForkRecord(request: MountRequest, madeTarget: boolean): CheckpointRecord {
+  const isInitial = inInitialUserNamespace();
+  const keepOwners = isInitial || hasAllUsers();
+  return newRecord({ ...request, keepOwners }, { kind: 'fork', engine: 'overlay', madeTarget, userxattr: !isInitial });
+}
+
 /** Ends a fork for good: what was not saved is gone, and the directory too if the fork made it. */
 export async function removeFork(store: Store, record: MountStatus, lazy: boolean): Promise<void> {
+  refuseIfElsewhere(record);
   if (record.engine === 'copy') refuseIfMountedInside(record.target);
   else if (record.mounted) await release(store, record, lazy);
   await tearDown(store, record);
 }
 
-/** @returns why it did not work, where a copy can take its place */
-async function mountOverlay(store: Store, record: MountRecord): Promise<string | undefined> {
+/** @returns the checkpoint's folder below it, or why it did not work where a copy can take its place */
+async function mountOverlay(
+  store: Store,
+  record: CheckpointRecord,
+): Promise<{ lower?: string | undefined; copiedBecause: string | undefined }> {
   const { usable, reason } = fuseAvailability();
-  if (usable !== 'root') return reason ?? 'an ordinary user may not mount overlays';
+  if (usable !== 'root') return { copiedBecause: reason ?? 'an ordinary user may not mount overlays' };
   const table = new MountTable(store);
   await table.makeForkDirs(record);
   faultPoint('fork.dirs-made');
   await table.add(record);
   faultPoint('fork.recorded');
   try {
-    await bring(store, record);
+    writeNote(record, store.root);
+    const lower = await bring(store, record);
     faultPoint('fork.mounted');
-    return undefined;
+    return { lower, copiedBecause: undefined };
   } catch (error) {
-    if (error instanceof BentoError && error.code === 'MOUNT_FAILED') return error.message;
+    if (error instanceof BentoError && REPLACED_BY_COPY.has(error.code)) return { copiedBecause: error.message };
     throw error;
   }
 }
 
+const REPLACED_BY_COPY = new Set(['MOUNT_FAILED', 'FUSE_UNAVAILABLE']);
+
 /** An overlay's root shows the attributes of its upper directory: these are made the checkpoint's. */
-async function keepRootAttributes(store: Store, { manifest, target }: MountRecord): Promise<void> {
-  const lower = fromText(join(runtimeDir(store.root).tree, hexOf(manifest)));
+async function keepRootAttributes(checkpointDir: string, target: string): Promise<void> {
+  const lower = fromText(checkpointDir);
   const upper = fromText(target);
   const stat = lstatSync(toFsPath(lower), { bigint: true });
   const NSEC = 1_000_000_000n;
@@ -109,23 +125,11 @@ async function keepRootAttributes(store: Store, { manifest, target }: MountRecor
   utimensat(upper, { mtime: { sec: Number((stat.mtimeNs - nsec) / NSEC), nsec: Number(nsec) } });
 }
 
-/** Deleting a directory goes through the mounts inside it, into what somebody else keeps there. */
-function refuseIfMountedInside(dir: string): void {
-  const inside = mountedFileSystems().find(({ target }) => target.startsWith(`${dir}/`));
-  if (inside === undefined) return;
-  throw new BentoError('MOUNT_POINT_BUSY', `${inside.target} is mounted inside ${dir}`, { hint: 'unmount it first' });
-}
-
-/** A copied fork's directory was empty before, so all that is in it is the fork's. */
-async function emptyDirectory(dir: string): Promise<void> {
-  const names = await readdir(dir).catch(() => []);
-  for (const name of names) await rm(join(dir, name), { recursive: true, force: true });
-}
-
-async function tearDown(store: Store, record: MountRecord): Promise<void> {
+async function tearDown(store: Store, record: CheckpointRecord | MountStatus): Promise<void> {
   const table = new MountTable(store);
-  if (record.engine === 'overlay' && mountedAt(record.target) !== undefined)
+  if (record.engine === 'overlay' && mountedAt(record.target)?.fstype === 'overlay')
     unmount(fromText(record.target), { lazy: true });
+  if (mountedAt(record.target) === undefined) removeNote(record.target);
   if (record.engine === 'copy') await emptyDirectory(record.target);
   await rm(table.forkDir(record), { recursive: true, force: true });
   await table.remove(record);

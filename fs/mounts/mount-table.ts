@@ -8,7 +8,8 @@ import { syncDir, writeFileDurably } from '../../store/durable.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { lockFile, type Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
-import { mountedFileSystems } from './mountinfo.ts';
+import { FUSE_TYPE, mountedFileSystems } from './mountinfo.ts';
+import { bootId, mayBeInUse, mountNamespace } from './namespaces.ts';
 
 /**
  * How a mount is made: `bind` of the daemon's tree, a FUSE mount of its own (`fuse`), kernel overlayfs over the daemon's
@@ -16,15 +17,16 @@ import { mountedFileSystems } from './mountinfo.ts';
  */
 export type Engine = 'bind' | 'fuse' | 'overlay' | 'copy';
 
+/** What a view of the whole store goes by, in place of a reference. */
+export const WHOLE_STORE = 'all';
+
 /** One mount or fork, as kept in `<store>/mounts/<id>.json` from before it is made until it is closed. */
-export interface MountRecord {
+interface CommonRecord {
   id: string;
-  kind: 'mount' | 'fork';
   engine: Engine;
   /** Absolute path. */
   target: string;
-  manifest: Digest;
-  /** What the user called it. */
+  /** What the user called it; WHOLE_STORE for a view of all. */
   ref: string;
   workspaceId: string;
   /** RFC 3339. */
@@ -33,12 +35,41 @@ export interface MountRecord {
   message?: string;
   /** The target did not exist before; closing removes it again. */
   madeTarget: boolean;
+  /** Recorded owners are shown; otherwise everything belongs to the user who mounts. */
+  keepOwners?: boolean;
+  /** Other users may look, too. Always so for what root mounts. */
+  allowOther?: boolean;
+  /** An overlay whose marks are `user.` attributes, as they are inside a user namespace. */
+  userxattr?: boolean;
+  /** When and where it was mounted last: no mount outlives its boot, and another mount namespace does not see it. */
+  bootId?: string;
+  namespace?: string;
+  /** Of a read-only copy: when the last file was written, RFC 3339. Missing while, or because, it is not complete. */
+  copied?: string;
+  /** Of a read-only copy: the permissions the directory had before. */
+  targetMode?: number;
 }
 
-export interface MountStatus extends MountRecord {
+/** A view of one checkpoint. */
+export interface CheckpointRecord extends CommonRecord {
+  kind: 'mount' | 'fork';
+  manifest: Digest;
+}
+
+/** A view of every workspace and tag of a store, as folders. */
+export interface StoreRecord extends CommonRecord {
+  kind: 'mount';
+  manifest?: undefined;
+}
+
+export type MountRecord = CheckpointRecord | StoreRecord;
+
+export type MountStatus = MountRecord & {
   /** A copy counts as mounted as long as it is there. */
   mounted: boolean;
-}
+  /** It is not mounted here, but perhaps in another mount namespace, in which processes still run. */
+  elsewhere: boolean;
+};
 
 /** The mounts and forks of a store: one small file each, so that it survives everything that a mount does not. */
 export class MountTable {
@@ -79,11 +110,14 @@ export class MountTable {
   }
 
   async list(): Promise<MountStatus[]> {
-    const targets = new Set(mountedFileSystems().map((mounted) => mounted.target));
+    const mounted = new Set(mountedFileSystems().map(({ target, fstype }) => `${fstype} ${target}`));
+    const inUse = new Map<string, boolean>();
     const records = await Promise.all((await this.#files()).map(async (name) => await this.#read(name)));
     return records
       .flatMap((record) => record ?? [])
-      .map((record) => ({ ...record, mounted: record.engine === 'copy' || targets.has(record.target) }))
+      .map((record) =>
+        withStatus(record, isCopyThere(record) || mounted.has(`${fstypeOf(record)} ${record.target}`), inUse),
+      )
       .sort((a, b) => (a.created < b.created ? -1 : 1));
   }
 
@@ -124,6 +158,28 @@ export class MountTable {
   #path(id: string): string {
     return join(this.dir, `${id}.json`);
   }
+}
+
+/** The file system that `/proc/self/mountinfo` shows for a record. */
+export function fstypeOf({ engine }: MountRecord): string {
+  return engine === 'overlay' ? 'overlay' : FUSE_TYPE;
+}
+
+function isCopyThere({ engine, target }: MountRecord): boolean {
+  return engine === 'copy' && existsSync(target);
+}
+
+/** @param inUse - other mount namespaces that were asked about already */
+function withStatus(record: MountRecord, mounted: boolean, inUse: Map<string, boolean>): MountStatus {
+  return { ...record, mounted, elsewhere: !mounted && isElsewhere(record, inUse) };
+}
+
+function isElsewhere({ engine, namespace, bootId: boot }: MountRecord, inUse: Map<string, boolean>): boolean {
+  if (engine === 'copy' || namespace === undefined || boot === undefined || boot !== bootId()) return false;
+  if (namespace === mountNamespace()) return false;
+  const isInUse = inUse.get(namespace) ?? mayBeInUse(namespace);
+  inUse.set(namespace, isInUse);
+  return isInUse;
 }
 
 /** One target has one record: its id is the hash of the path. */

@@ -1,179 +1,304 @@
-import { mkdir } from 'node:fs/promises';
-import { userInfo } from 'node:os';
-import { join } from 'node:path';
+import { chmodSync, existsSync, statSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
 
 import { fromText } from '../../store/byte-string.ts';
-import { hexOf, type Digest } from '../../store/digest.ts';
-import { BentoError, describeSystemError } from '../../store/errors.ts';
+import { BentoError } from '../../store/errors.ts';
+import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
-import { mount, MS_BIND, MS_NODEV, MS_NOSUID } from '../../store/syscalls.ts';
-import { connectDaemon, findDaemon } from './daemon-client.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
-import { isServed } from './mountinfo.ts';
-import { MountTable, recordId, type Engine, type MountRecord, type MountStatus } from './mount-table.ts';
-import { checkMountPoint, refuseIfTaken } from './targets.ts';
+import { bring, fuseMissing, release } from './kernel-mount.ts';
+import { mountedAt } from './mountinfo.ts';
+import { here, newRecord, type MountRequest } from './mount-record.ts';
+import { MountTable, WHOLE_STORE, type CheckpointRecord, type MountRecord, type MountStatus } from './mount-table.ts';
+import { inInitialUserNamespace } from './namespaces.ts';
+import { removeNote, writeNote } from './note-file.ts';
+import { probe, type Answer } from './probe.ts';
+import { checkMountPoint, emptyDirectory, refuseIfElsewhere, refuseIfMountedInside, refuseIfTaken } from './targets.ts';
 
-/** What is mounted where, before anything has been done about it. */
-export interface MountRequest {
-  manifest: Digest;
-  /** As the user wrote it. */
-  ref: string;
-  workspaceId: string;
-  /** Where; relative paths are resolved. */
-  target: string;
-  message?: string;
+/** Writes the whole checkpoint into the target, where nothing can be mounted. */
+export type CopyCheckpoint = (record: CheckpointRecord) => Promise<void>;
+
+export interface Mounted {
+  record: CheckpointRecord;
+  /** Why it is a copy and no mount. */
+  copiedBecause: string | undefined;
+}
+
+// Making mounts
+
+/**
+ * Mounts a checkpoint read-only. Takes milliseconds, whatever the checkpoint holds. Where FUSE is missing, it is a copy.
+ *
+ * @param copy - absent: it has to be a mount
+ * @throws BentoError MOUNT_POINT_MISSING, MOUNT_POINT_BUSY, TARGET_NOT_EMPTY, FUSE_UNAVAILABLE or what loading throws
+ */
+export async function mountCheckpoint(store: Store, request: MountRequest, copy?: CopyCheckpoint): Promise<Mounted> {
+  const target = checkMountPoint(request.target);
+  const { usable, reason } = fuseAvailability();
+  if (usable === 'user' && request.allowOther === true) await requireAllowOther();
+  const table = new MountTable(store);
+  using lock = await table.lock();
+  checkMountPoint(target);
+  await refuseIfTaken(table, target);
+  const record = newRecord({ ...request, target }, { kind: 'mount', engine: usable === 'root' ? 'bind' : 'fuse' });
+  const obstacle = usable === undefined ? fuseMissing(reason) : await tryToEstablish(store, record);
+  if (obstacle === undefined) return { record, copiedBecause: undefined };
+  if (copy === undefined) throw obstacle;
+  return { record: await establishCopy(table, record, { copy, lock }), copiedBecause: obstacle.message };
 }
 
 /**
- * Mounts a checkpoint read-only. Takes milliseconds, whatever the checkpoint holds.
+ * Mounts a view of every workspace and tag of the store, one folder each; it follows the store as checkpoints come and go.
  *
- * @throws BentoError MOUNT_POINT_MISSING, MOUNT_POINT_BUSY, TARGET_NOT_EMPTY, FUSE_UNAVAILABLE or what loading throws
+ * @throws BentoError as `mountCheckpoint`
  */
-export async function mountCheckpoint(store: Store, request: MountRequest): Promise<MountRecord> {
+export async function mountWholeStore(
+  store: Store,
+  request: { target: string; allowOther?: boolean },
+): Promise<MountRecord> {
   const target = checkMountPoint(request.target);
   const { usable, reason } = fuseAvailability();
-  if (usable === undefined) throw fuseMissing(reason);
+  if (usable === undefined) throw wholeStoreNeedsFuse(fuseMissing(reason));
+  if (usable === 'user' && request.allowOther === true) await requireAllowOther();
   const table = new MountTable(store);
   using _lock = await table.lock();
   checkMountPoint(target);
   await refuseIfTaken(table, target);
-  const record = newRecord({ ...request, target }, 'mount', usable === 'root' ? 'bind' : 'fuse', false);
-  await table.add(record);
-  try {
-    await bring(store, record);
-  } catch (error) {
-    await table.remove(record);
-    throw error;
-  }
+  const allowOther = usable === 'root' || request.allowOther === true;
+  const record = newRecord(
+    { target, ref: WHOLE_STORE, workspaceId: '', allowOther },
+    { kind: 'mount', engine: 'fuse' },
+  );
+  const obstacle = await tryToEstablish(store, record);
+  if (obstacle !== undefined) throw wholeStoreNeedsFuse(obstacle);
   return record;
 }
 
-/** Mounts again what the table says should be there: after a reboot, after `unmount`, or when its daemon was killed. */
-export async function restoreMount(store: Store, record: MountStatus): Promise<void> {
-  if (record.mounted) {
-    if (record.engine === 'copy' || isServed(record.target)) return;
-    await release(store, record, true);
+/** @returns why there is no FUSE here, and then nothing is left of the attempt; anything else that goes wrong is thrown */
+async function tryToEstablish(store: Store, record: MountRecord): Promise<BentoError | undefined> {
+  const table = new MountTable(store);
+  await table.add(record);
+  try {
+    writeNote(record, store.root);
+    await bring(store, record);
+    return undefined;
+  } catch (error) {
+    discard(record);
+    await table.remove(record);
+    if (error instanceof BentoError && error.code === 'FUSE_UNAVAILABLE') return error;
+    throw error;
   }
-  await mkdir(record.target, { recursive: true });
-  checkMountPoint(record.target);
-  await bring(store, record);
 }
+
+/** Nothing was mounted there before, so whatever is there now is half of this mount. */
+function discard({ target }: MountRecord): void {
+  if (mountedAt(target) !== undefined) unmount(fromText(target), { lazy: true });
+  removeNote(target);
+}
+
+/** The table is free for others meanwhile: a copy may take long, and the record keeps the directory. */
+async function establishCopy(
+  table: MountTable,
+  mounted: CheckpointRecord,
+  { copy, lock }: { copy: CopyCheckpoint; lock: Lock },
+): Promise<CheckpointRecord> {
+  const { target } = mounted;
+  const record: CheckpointRecord = { ...mounted, engine: 'copy', targetMode: statSync(target).mode & 0o7777 };
+  await table.add(record);
+  lock.release();
+  removeNote(target);
+  try {
+    await copy(record);
+  } catch (error) {
+    await endCopy(table, record);
+    throw error;
+  }
+  const done = { ...record, copied: new Date().toISOString() };
+  await table.add(done);
+  return done;
+}
+
+async function endCopy(table: MountTable, record: MountRecord): Promise<void> {
+  const { target, targetMode } = record;
+  if (existsSync(target)) {
+    await emptyDirectory(target);
+    if (targetMode !== undefined) chmodSync(target, targetMode);
+  }
+  await table.remove(record);
+}
+
+/** @see fusermount3(1), "user_allow_other"; it reads the file too, but says less */
+async function requireAllowOther(config = '/etc/fuse.conf'): Promise<void> {
+  const text = await readFile(config, 'utf8').catch(() => '');
+  if (text.split('\n').some((line) => line.trim() === 'user_allow_other')) return;
+  throw new BentoError('PERMISSION_DENIED', '--allow-other is not allowed to ordinary users on this machine', {
+    hint: `let root add the line user_allow_other to ${config}, or mount without it`,
+  });
+}
+
+function wholeStoreNeedsFuse(obstacle: BentoError): BentoError {
+  return new BentoError('FUSE_UNAVAILABLE', obstacle.message, {
+    hint: 'a whole store is not copied; `bento list` shows the checkpoints, `bento mount <ref> <dir>` copies one',
+    cause: obstacle,
+  });
+}
+
+// Bringing back
+
+/** One that could not be brought back. */
+export interface NotRestored {
+  target: string;
+  error: Error;
+}
+
+/**
+ * Mounts again what the table says should be there: after a reboot, after `unmount`, or when a daemon was killed. One that
+ * fails does not keep the others back; what may be mounted in another namespace is left to that.
+ *
+ * @returns those that failed: DAEMON_FAILED when a server is there and does not answer, and what mounting throws
+ */
+export async function restoreMounts(store: Store): Promise<NotRestored[]> {
+  const wanted = ({ engine, elsewhere }: MountStatus): boolean => engine !== 'copy' && !elsewhere;
+  const records = (await new MountTable(store).list()).filter(wanted).sort(outermostFirst);
+  const answers = await probe(records.filter(({ mounted }) => mounted).map(({ target }) => target));
+  const isSilent = [...answers.values()].includes('silent');
+  const failed: NotRestored[] = [];
+  for (const record of records) {
+    const { target } = record;
+    const answer = answers.get(target);
+    if (answer === 'answers') continue;
+    try {
+      if (isSilent) throw silentServer(record, answer); // asking it for another mount would hang
+      await restoreMount(store, record);
+    } catch (error) {
+      failed.push({ target, error: error as Error });
+    }
+  }
+  return failed;
+}
+
+function outermostFirst(a: MountRecord, b: MountRecord): number {
+  return a.target.length - b.target.length;
+}
+
+/** @param found - not mounted, or without anybody who answers, a moment ago */
+async function restoreMount(store: Store, found: MountStatus): Promise<void> {
+  const table = new MountTable(store);
+  using _lock = await table.lock();
+  const record = await table.at(found.target);
+  if (record === undefined || record.mounted !== found.mounted) return; // another command was faster
+  const { target } = record;
+  refuseIfElsewhere(record);
+  refuseOtherMarks(record);
+  if (record.mounted) await release(store, record, true);
+  await mkdir(target, { recursive: true });
+  checkMountPoint(target);
+  await table.add({ ...mountedNowhere(record), ...here() });
+  writeNote(record, store.root);
+  await bring(store, record, { isCareful: true });
+}
+
+function silentServer({ kind, target }: MountRecord, answer: Answer | undefined): BentoError {
+  const who = answer === 'silent' ? `whoever serves the ${kind} on ${target}` : 'the server of other mounts';
+  return new BentoError('DAEMON_FAILED', `${who} does not answer`, {
+    hint: 'try again, or let go of what does not answer: bento unmount --force',
+  });
+}
+
+/** Root's own marks of what is hidden cannot be read inside a user namespace: deleted files would show again. */
+function refuseOtherMarks({ engine, userxattr, target }: MountRecord): void {
+  if (engine !== 'overlay' || userxattr === true || inInitialUserNamespace()) return;
+  throw new BentoError('PERMISSION_DENIED', `the fork ${target} was made outside this user namespace`, {
+    hint: 'bring it back there',
+  });
+}
+
+// Ending
 
 /**
  * Ends a mount. A fork's changes stay, and `restoreMount` brings it back.
  *
- * @throws BentoError NOT_MOUNTED or MOUNT_POINT_BUSY
+ * @param force - even while somebody uses it: gone at once, ended when the last user leaves; of a copy, even with changes
+ * @throws BentoError NOT_MOUNTED, MOUNT_POINT_BUSY, or UNSAVED_CHANGES for a copy somebody wrote into
  */
-export async function unmountRecord(store: Store, record: MountStatus, lazy: boolean): Promise<void> {
-  if (record.mounted) await release(store, record, lazy);
-  if (record.kind === 'mount') await new MountTable(store).remove(record);
-}
-
-/** Makes the kernel mount that a record describes, through the daemon; one whose index broke is replaced by a new one. */
-export async function bring(store: Store, record: MountRecord): Promise<void> {
-  try {
-    await bringOnce(store, record);
-  } catch (error) {
-    if (!(error instanceof BentoError && error.code === 'INDEX_BROKEN')) throw error;
-    await bringOnce(store, record);
-  }
-}
-
-async function bringOnce(store: Store, record: MountRecord): Promise<void> {
-  using daemon = await connectDaemon(store);
-  if (record.engine === 'fuse') {
-    await daemon.ask({ op: 'serve', manifest: record.manifest, target: record.target });
+export async function unmountRecord(store: Store, record: MountStatus, force: boolean): Promise<void> {
+  refuseIfElsewhere(record);
+  if (record.engine === 'copy') {
+    await unmountCopy(store, record, force);
     return;
   }
-  const { tree } = await daemon.ask({ op: 'prepare', manifest: record.manifest });
-  if (tree === undefined) throw fuseMissing('the daemon has no tree to mount from');
-  const lower = join(tree, hexOf(record.manifest));
-  if (!isServed(lower)) {
-    await daemon.ask({ op: 'stop' }); // what it still can serve it goes on serving
-    throw new BentoError('INDEX_BROKEN', `the mount daemon of ${store.root} cannot serve ${record.ref}`, {
-      hint: 'its log says why; `bento unmount --all` ends it',
-    });
-  }
-  if (record.engine === 'bind') bindMount(lower, record.target);
-  else overlayMount(lower, new MountTable(store).forkDir(record), record.target);
+  if (record.mounted) await release(store, record, force);
+  await forget(store, record);
 }
 
-/** The daemon's tree is read-only, nosuid and nodev, and a bind mount of it too. */
-function bindMount(source: string, target: string): void {
-  attempt(target, () => mount(fromText(source), fromText(target), undefined, MS_BIND));
+async function unmountCopy(store: Store, record: MountStatus, force: boolean): Promise<void> {
+  if (record.kind === 'fork') {
+    throw new BentoError('NOT_MOUNTED', `${record.target} is a plain copy, so there is nothing to unmount`, {
+      hint: `bento close ${record.target}`,
+    });
+  }
+  refuseIfMountedInside(record.target);
+  if (!force && record.mounted) await refuseIfChanged(store, record);
+  await endCopy(new MountTable(store), record);
+}
+
+/** @throws BentoError UNSAVED_CHANGES naming a file that somebody put there or wrote into */
+async function refuseIfChanged(store: Store, record: MountStatus): Promise<void> {
+  const { changesInCopy } = await import('./copy-changes.ts'); // a whole workspace's worth of modules, seldom needed
+  const { target, copied } = record;
+  const changes = copied === undefined ? [] : await changesInCopy(store, record);
+  if (copied !== undefined && changes.length === 0) return;
+  const what =
+    copied === undefined
+      ? `${target} is being copied, or its copying was interrupted`
+      : `${target} is a plain copy, and somebody changed it: ${named(changes)}`;
+  throw new BentoError('UNSAVED_CHANGES', what, {
+    hint: `keep elsewhere what you need, then remove it all: bento unmount --force ${target}`,
+  });
+}
+
+function named(paths: readonly string[]): string {
+  const [first = '', ...more] = paths;
+  return more.length === 0 ? first : `${first} and ${more.length} more`;
+}
+
+/** A mount that is gone leaves nothing but its note; a fork keeps its record. */
+async function forget(store: Store, { target }: MountRecord): Promise<void> {
+  const table = new MountTable(store);
+  using _lock = await table.lock();
+  const record = await table.at(target);
+  if (record === undefined || record.mounted) return; // somebody else was faster, or mounted it again
+  removeNoteBelow(record);
+  if (record.kind === 'mount') await table.remove(record);
+  else await table.add(mountedNowhere(record));
+}
+
+/** The record as it is kept, without when and where it was mounted last. */
+function mountedNowhere(status: MountStatus): MountRecord {
+  const { mounted: _mounted, elsewhere: _elsewhere, bootId: _bootId, namespace: _namespace, ...record } = status;
+  return record;
+}
+
+/** Takes our note out of the directory that a mount was on. */
+export function removeNoteBelow({ target }: MountRecord): void {
+  if (mountedAt(target) === undefined) removeNote(target);
 }
 
 /**
- * Redirects, metacopy and the inode index are off whatever the kernel's default: then an upper directory holds whole files
- * and plain whiteouts, and a save can read it without the lower.
+ * Forgets what cannot be brought back or holds nothing: read-only mounts that are not mounted, and copies whose directory is
+ * gone. A fork that is an overlay stays: its changes are in the store.
+ *
+ * @returns what was forgotten
  */
-function overlayMount(lower: string, forkDir: string, target: string): void {
-  const options = ['redirect_dir=off', 'metacopy=off', 'index=off', 'xino=auto'];
-  const dirs = [
-    `lowerdir=${escapePath(lower)}`,
-    `upperdir=${escapePath(join(forkDir, 'upper'))}`,
-    `workdir=${escapePath(join(forkDir, 'work'))}`,
-  ];
-  const data = fromText([...dirs, ...options].join(','));
-  attempt(target, () => mount('bento', fromText(target), 'overlay', MS_NOSUID | MS_NODEV, data));
-}
-
-/** @see overlayfs.rst: colons separate lower layers, commas options, and a backslash quotes either */
-function escapePath(path: string): string {
-  return path.replace(/[\\:,]/g, '\\$&');
-}
-
-function attempt(target: string, run: () => void): void {
-  try {
-    run();
-  } catch (error) {
-    const described = describeSystemError(error, `mounting on ${target}`);
-    if (described instanceof BentoError) throw described;
-    throw new BentoError('MOUNT_FAILED', `mounting on ${target} failed: ${(error as Error).message}`, {
-      hint: '`bento open <ref> <dir>` makes a plain copy instead',
-      cause: error,
-    });
+export async function pruneMounts(store: Store): Promise<MountRecord[]> {
+  const table = new MountTable(store);
+  using _lock = await table.lock();
+  const stale = (await table.list()).filter(
+    ({ kind, engine, mounted, elsewhere }) => !mounted && !elsewhere && (kind === 'mount' || engine === 'copy'),
+  );
+  for (const record of stale) {
+    removeNoteBelow(record);
+    await table.remove(record);
   }
-}
-
-/** Takes a mount away, and nothing else. */
-export async function release(store: Store, record: MountStatus, lazy: boolean): Promise<void> {
-  if (record.engine === 'copy') return;
-  if (record.engine === 'fuse') {
-    const daemon = await findDaemon(store);
-    if (daemon !== undefined) {
-      using client = daemon;
-      await client.ask({ op: 'release', target: record.target, lazy });
-      return;
-    }
-  }
-  unmount(fromText(record.target), { lazy });
-}
-
-export function newRecord(
-  request: MountRequest,
-  kind: MountRecord['kind'],
-  engine: Engine,
-  madeTarget: boolean,
-): MountRecord {
-  const { target, manifest, ref, workspaceId, message } = request;
-  return {
-    id: recordId(target),
-    kind,
-    engine,
-    target,
-    manifest,
-    ref,
-    workspaceId,
-    created: new Date().toISOString(),
-    user: userInfo().username,
-    ...(message && { message }),
-    madeTarget,
-  };
-}
-
-function fuseMissing(reason: string | undefined): BentoError {
-  return new BentoError('FUSE_UNAVAILABLE', `cannot mount here: ${reason ?? 'no FUSE'}`, {
-    hint: '`bento open <ref> <dir>` makes a plain copy instead',
-  });
+  return stale;
 }

@@ -43,9 +43,26 @@ export function mountedAt(target: string): MountedFileSystem | undefined {
   return mountedFileSystems().findLast((mounted) => mounted.target === target);
 }
 
+/** What the kernel calls our FUSE mounts, and bind mounts of them. */
+export const FUSE_TYPE = 'fuse.bento';
+
+/** The daemon lays these over large files of a mount: bind mounts of a flat folder of numbered files, faster to read. */
+export function isFileMount({ fstype, root }: MountedFileSystem): boolean {
+  return fstype === FUSE_TYPE && /^\/\d{1,16}o?$/.test(root);
+}
+
+/** The daemon's file mounts inside a mount, the last one made first. */
+export function fileMountsBelow(target: string): MountedFileSystem[] {
+  const isInside = (mounted: MountedFileSystem): boolean => mounted.target.startsWith(`${target}/`);
+  return mountedFileSystems()
+    .filter((mounted) => isInside(mounted) && isFileMount(mounted))
+    .reverse();
+}
+
 /**
  * Whether somebody still answers for a mount: its daemon may have been killed, which the mount table does not show. Asks
- * for a name that nobody asked for before, because what the kernel remembers it still tells.
+ * for a name that nobody asked for before, because what the kernel remembers it still tells. Waits for as long as the server
+ * does: see `probe` for one that may hang.
  */
 export function isServed(target: string): boolean {
   try {

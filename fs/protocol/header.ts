@@ -82,6 +82,20 @@ export function encodeReplyHeader(out: Buffer, requestBytes: Buffer, bodyBytes: 
   return sizeBytes;
 }
 
+/** A request's id as a number; of an answerable request. */
+export function uniqueOf(requestBytes: Buffer): bigint {
+  return requestBytes.readBigUInt64LE(UNIQUE);
+}
+
+/** A whole reply that says no. */
+export function encodeErrorReply(unique: bigint, errno: number): Buffer {
+  const reply = Buffer.alloc(REPLY_HEADER_BYTES);
+  reply.writeUInt32LE(REPLY_HEADER_BYTES, REPLY_LENGTH);
+  reply.writeInt32LE(-errno, ERROR);
+  reply.writeBigUInt64LE(unique, REPLY_UNIQUE);
+  return reply;
+}
+
 /** @throws ProtocolError when the header is incomplete or its length is not that of `reply` */
 export function decodeReplyHeader(reply: Buffer): ReplyHeader {
   expectAtLeast(reply, REPLY_HEADER_BYTES, 'reply header');

@@ -23,6 +23,7 @@ const OUT_MAX_WRITE = 20; // u32, bytes
 const OUT_TIME_GRAN = 24; // u32, nanoseconds
 const OUT_MAX_PAGES = 28; // u16
 const OUT_FLAGS2 = 32; // u32, read by the kernel only with INIT_EXT
+const OUT_MAX_STACK_DEPTH = 36; // u32, read by the kernel only with PASSTHROUGH
 
 const FLAGS_PER_WORD = 32;
 
@@ -46,6 +47,11 @@ export interface InitOut extends InitIn {
   timeGranNsec: number;
   /** Largest request in pages of 4 KiB; counts only with MAX_PAGES. */
   maxPages: number;
+  /**
+   * How many filesystems may lie on one another below a file that is passed through, this one included; 0 without
+   * PASSTHROUGH. The kernel knows 1 and 2.
+   */
+  maxStackDepth: number;
 }
 
 /** @throws ProtocolError when the request is cut off */
@@ -83,6 +89,7 @@ export function encodeInitOut(out: Buffer, at: number, init: InitOut): number {
   out.writeUInt32LE(init.timeGranNsec, at + OUT_TIME_GRAN);
   out.writeUInt16LE(init.maxPages, at + OUT_MAX_PAGES);
   out.writeUInt32LE(flagWord(init.flags, 1), at + OUT_FLAGS2);
+  out.writeUInt32LE(init.maxStackDepth, at + OUT_MAX_STACK_DEPTH);
   return INIT_OUT_BYTES;
 }
 
@@ -99,6 +106,7 @@ export function decodeInitOut(body: Buffer): InitOut {
     maxWriteBytes: body.readUInt32LE(OUT_MAX_WRITE),
     timeGranNsec: body.readUInt32LE(OUT_TIME_GRAN),
     maxPages: body.readUInt16LE(OUT_MAX_PAGES),
+    maxStackDepth: body.readUInt32LE(OUT_MAX_STACK_DEPTH),
   };
 }
 

@@ -7,10 +7,16 @@
 const HIGH = 4;
 const WORD = 2 ** 32;
 
-/** A request that is cut off, too long or otherwise not what the protocol says. Its sender is answered EINVAL. */
+/** A request that is cut off, too long or otherwise not what the protocol says. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError';
-  readonly errno = 'EINVAL';
+  /** What its sender is answered. */
+  readonly errno: 'EINVAL' | 'EPROTO';
+
+  constructor(message: string, errno: 'EINVAL' | 'EPROTO' = 'EINVAL') {
+    super(message);
+    this.errno = errno;
+  }
 }
 
 /** @throws ProtocolError unless `bytes` is `expected` bytes long: structures change size only when negotiated */
@@ -37,8 +43,9 @@ export function readU64(bytes: Buffer, at: number): number {
 }
 
 export function writeU64(out: Buffer, at: number, value: number): void {
-  out.writeUInt32LE(value % WORD, at);
-  out.writeUInt32LE(Math.floor(value / WORD), at + HIGH);
+  const low = value >>> 0; // modulo 2^32, also of numbers beyond it
+  out.writeUInt32LE(low, at);
+  out.writeUInt32LE((value - low) / WORD, at + HIGH);
 }
 
 /** Reads a two's complement i64, as the seconds of a time before 1970 are. */
@@ -47,9 +54,9 @@ export function readI64(bytes: Buffer, at: number): number {
 }
 
 export function writeI64(out: Buffer, at: number, value: number): void {
-  const high = Math.floor(value / WORD); // rounds down, so that the low word is never negative
-  out.writeUInt32LE(value - high * WORD, at);
-  out.writeInt32LE(high, at + HIGH);
+  const low = value >>> 0; // modulo 2^32, and so never negative
+  out.writeUInt32LE(low, at);
+  out.writeInt32LE((value - low) / WORD, at + HIGH);
 }
 
 export function alignUp(sizeBytes: number, unit: number): number {

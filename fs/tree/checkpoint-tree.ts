@@ -2,6 +2,7 @@ import type { Entries, IndexedLayer } from '../../index/entries.ts';
 import type { EntryRow } from '../../index/rows.ts';
 import { entryId, positionOf } from '../../index/rows.ts';
 import type { ByteString } from '../../store/byte-string.ts';
+import type { Digest } from '../../store/digest.ts';
 import { byName, type Tree, type TreeNode } from './tree.ts';
 
 /** More names than this are cheaper to list than to look up one by one. */
@@ -22,6 +23,17 @@ export interface CheckpointNode extends TreeNode {
   nlink: number;
   /** A directory's rows, topmost first; undefined for everything else. */
   parts: readonly DirPart[] | undefined;
+}
+
+/** A file that is worth being read in another way than through the server. */
+export interface LargeFile {
+  /** The row that provides it. */
+  id: number;
+  /** Where it shows. */
+  path: ByteString;
+  sizeBytes: number;
+  /** SHA-256 of its content; undefined where nobody hashed it. */
+  digest: Digest | undefined;
 }
 
 /**
@@ -105,6 +117,16 @@ export class CheckpointTree implements Tree<CheckpointNode> {
     if (node.linkKey === undefined) return [];
     const paths = this.#entries.namesOf(node.id).map((row) => this.#entries.path(row));
     return paths.filter((path) => this.find(path)?.id === node.id);
+  }
+
+  /** The large files that show, each under every name that its own layer gives it. Looks at no others. */
+  largeFiles(): LargeFile[] {
+    return this.#entries.largeFiles(this.layers).flatMap((row) => {
+      const { id, sizeBytes, digest } = row;
+      const names = row.nlink > 1 ? this.#entries.namesOf(id) : [row];
+      const paths = names.map((name) => this.#entries.path(name)).filter((path) => this.find(path)?.id === id);
+      return paths.map((path) => ({ id, path, sizeBytes, digest }));
+    });
   }
 
   /** The directory whose row in the layer at `depth` has this position, if it still is part of the merged tree. */

@@ -17,7 +17,7 @@ import { readToc, streamForeignLayer } from '../../store/layers/layer-reader.ts'
 import { KEYS } from '../../store/manifest.ts';
 import type { Store } from '../../store/store.ts';
 import { CheckpointTree } from './checkpoint-tree.ts';
-import { unpackedLayerPath } from './content-reader.ts';
+import { unpackedLayerPath } from '../contents/content-reader.ts';
 
 /** What is needed to look into checkpoints: the store, and what its index says. */
 export interface TreeSource {

@@ -2,7 +2,7 @@ import { joinPath, type ByteString } from '../../store/byte-string.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
-import { ContentReader } from '../tree/content-reader.ts';
+import { ContentReader } from '../contents/content-reader.ts';
 import { comparePaths, diffTrees, metadataDifferences, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { findRenames, movedDirectories, type MovedDirectory, type Rename } from '../tree/renames.ts';

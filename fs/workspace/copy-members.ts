@@ -10,7 +10,7 @@ import type { PackedChunk } from '../../store/layers/pack-pool.ts';
 import { paddingOf } from '../../store/layers/tar-fields.ts';
 import { encodeTarHeader } from '../../store/layers/tar-header.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
-import { damagedLayer, layerFile, openLayer, readExactly, type OpenLayer } from '../tree/content-reader.ts';
+import { damagedLayer, layerFile, openLayer, readExactly, type OpenLayer } from '../contents/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 
 /** An entry of a layer that is written anew; `stored` is set for a file whose bytes some layer of the head holds. */

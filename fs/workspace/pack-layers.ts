@@ -8,7 +8,7 @@ import { collectLayer, type LayerItem } from '../../store/layers/layer-contents.
 import { LayerWriter } from '../../store/layers/layer-writer.ts';
 import type { PackPool } from '../../store/layers/pack-pool.ts';
 import type { Layout } from '../../store/layout.ts';
-import type { ContentReader } from '../tree/content-reader.ts';
+import type { ContentReader } from '../contents/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { MemberCopier } from './copy-members.ts';
 import type { LayerPlan } from './plan-layers.ts';

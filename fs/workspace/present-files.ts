@@ -2,7 +2,7 @@ import type { ByteString } from '../../store/byte-string.ts';
 import type { Entry } from '../../store/entry.ts';
 import type { LayerContent } from '../../store/layers/layer-writer.ts';
 import { openRegular } from '../../store/regular-file.ts';
-import type { ContentReader } from '../tree/content-reader.ts';
+import type { ContentReader } from '../contents/content-reader.ts';
 import { whiteoutEntry, type PlannedEntry } from './plan-layers.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
 

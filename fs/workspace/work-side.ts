@@ -1,5 +1,5 @@
 import type { ByteString } from '../../store/byte-string.ts';
-import { ContentReader } from '../tree/content-reader.ts';
+import { ContentReader } from '../contents/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Side } from './compare.ts';
 import { LiveTree } from './live-tree.ts';

@@ -2,7 +2,7 @@ import { StatCache, type FileStamp, type HashedFile } from '../../index/stat-cac
 import type { ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
-import type { ContentReader } from '../tree/content-reader.ts';
+import type { ContentReader } from '../contents/content-reader.ts';
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import type { Tree, TreeNode } from '../tree/tree.ts';

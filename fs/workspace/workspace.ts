@@ -7,10 +7,11 @@ import type { Checkpoint } from '../../store/checkpoint.ts';
 import { digestOf, hexOf, parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
-import { MountTable, type MountStatus } from '../mounts/mount-table.ts';
+import { MountTable, type CheckpointRecord, type MountStatus } from '../mounts/mount-table.ts';
+import { isVacant } from '../mounts/note-file.ts';
 import { OverlayTree } from '../overlay/overlay-tree.ts';
 import type { CheckpointTree } from '../tree/checkpoint-tree.ts';
-import { ContentReader } from '../tree/content-reader.ts';
+import { ContentReader } from '../contents/content-reader.ts';
 import { openTree, type TreeSource } from '../tree/index-checkpoint.ts';
 import type { Config } from './config-types.ts';
 import { loadConfig } from './config.ts';
@@ -40,7 +41,7 @@ export interface Workspace {
   readonly reader: ContentReader;
   table: MountTable;
   /** The record of the fork this directory is, if it is one and is mounted. */
-  fork: MountStatus | undefined;
+  fork: (MountStatus & CheckpointRecord) | undefined;
   note?: (line: string) => void;
 }
 
@@ -164,11 +165,22 @@ function scanPlace({ dir, setup, source }: Workspace, exclude: ReadonlySet<ByteS
   return { file, rules: digestOf(JSON.stringify([setup.ignore, [...exclude].sort()])) };
 }
 
-/** Directories inside the workspace that are not part of it: the store, and what bento mounted there. */
+/**
+ * Directories inside the workspace that are not part of it: the store, and what bento mounted there; also after a reboot, as
+ * long as nobody put anything into the empty directory.
+ */
 async function placesToSkip({ source, table }: Workspace): Promise<Set<ByteString>> {
   const records = await table.list();
-  const targets = records.filter((record) => record.mounted).map((record) => record.target);
+  const targets = records.filter((record) => record.mounted || isEmptyTarget(record)).map((record) => record.target);
   return new Set([source.store.root, ...targets].map(fromText));
+}
+
+function isEmptyTarget({ target }: MountStatus): boolean {
+  try {
+    return isVacant(target);
+  } catch {
+    return false; // gone, or not ours to look at: the scan will say
+  }
 }
 
 /** The layers of a checkpoint with their titles, lowest first. */

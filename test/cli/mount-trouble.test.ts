@@ -9,13 +9,13 @@ import {
   assertTidy,
   assertUsable,
   headOf,
-  namesIn,
   saveSmallWorkspace,
   watchTree,
 } from '../fixtures/command-checks.ts';
 import { compareByWalk } from '../fixtures/compare-trees.ts';
 import { testSerialNeeding } from '../fixtures/external-tools.ts';
-import { CLI_PATH, CommandResult, newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
+import { bentoAfter, WITHOUT_FUSE } from '../fixtures/other-machine.ts';
+import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 const OWN_FILES = ['.', 'bento.yaml', '.bentoignore'];
 const testMounting = testSerialNeeding({ root: true, fuse: true });
@@ -127,7 +127,7 @@ testMounting(
     (await sandbox.bento(['unmount', '--force', mounted])).ok();
     (await sandbox.bento(['unmount', '--force', fork])).ok();
     t.deepEqual([readdirSync(mounted), readdirSync(fork)], [[], []]);
-    t.deepEqual(await statesOf(sandbox), ['unmounted']);
+    t.deepEqual(await statesOf(sandbox), ['not mounted']);
     await Promise.all(users.map(end));
     (await sandbox.bento(['mounts', '--restore'])).ok();
     t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
@@ -150,7 +150,7 @@ testMounting(
   async (t) => {
     const { sandbox, mounted, fork } = await mountAndFork(t);
     writeFileSync(path.join(fork, 'unsaved'), 'precious\n');
-    t.is(sandbox.processes().length, 1);
+    t.is(sandbox.processes().length, 2, 'supervisor and server');
     await killDaemon(sandbox);
     t.throws(() => readFileSync(path.join(mounted, 'src/main.js'))); // ENOTCONN or, at first, ECONNABORTED
 
@@ -174,7 +174,7 @@ testMounting(
     t.deepEqual(compareByWalk(sandbox.workspace, mounted, { ignore: OWN_FILES }), []);
     t.is(readFileSync(path.join(fork, 'unsaved'), 'utf8'), 'precious\n');
     (await sandbox.bento(['save', '--dir', fork])).ok();
-    t.is(sandbox.processes().length, 1);
+    t.is(sandbox.processes().length, 2, 'supervisor and server');
     (await sandbox.bento(['close', fork])).ok();
     (await sandbox.bento(['unmount', mounted])).ok();
     await assertUsable(t, sandbox);
@@ -207,58 +207,29 @@ testMounting('after kill -9 of the daemon: unmount --all clears up, and new moun
   assertTidy(t, sandbox);
 });
 
-/** Runs bento in a mount namespace of its own where /dev/fuse is something else. */
-async function bentoWithoutFuse(sandbox: Sandbox, hide: string, args: readonly string[]): Promise<CommandResult> {
-  const script = `set -e\n${hide}\nexec "$@"`;
-  const words = ['-m', '--propagation', 'private', 'sh', '-c', script, 'sh', process.execPath, CLI_PATH, ...args];
-  const child = spawn('unshare', words, {
-    cwd: sandbox.workspace,
-    env: { ...sandbox.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (piece: Buffer) => (output.stdout += piece.toString()));
-  child.stderr.on('data', (piece: Buffer) => (output.stderr += piece.toString()));
-  const [code] = (await once(child, 'close')) as [number];
-  return new CommandResult(`bento ${args.join(' ')}`, code, output);
-}
-
-const HIDE = {
-  'no /dev/fuse at all': [
-    'for n in null zero random urandom tty full; do d="$d $(stat -c "/dev/$n,%t,%T" /dev/$n)"; done',
-    'mount -t tmpfs none /dev',
-    'for n in $d; do IFS=,; set_() { mknod -m 666 "$1" c $((0x$2)) $((0x$3)); }; set_ $n; unset IFS; done',
-  ].join('\n'),
-  'a /dev/fuse that is closed to us':
-    'mount -t tmpfs -o nodev none /mnt; mknod /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse',
-  'a /dev/fuse that is something else': 'mount --bind /dev/null /dev/fuse',
-};
-
-for (const [what, hide] of Object.entries(HIDE)) {
+for (const [what, hide] of Object.entries(WITHOUT_FUSE)) {
   testSerialNeeding({ root: true, tools: ['unshare', 'mknod'] })(
-    `with ${what}, mount() says so, and fork() makes a plain copy and says so`,
+    `with ${what}, fork() makes a plain copy and says so`,
     async (t) => {
       const sandbox = newSandbox(t);
       await saveSmallWorkspace(sandbox);
-      const place = sandbox.makeFolder('place');
-      assertFails(t, await bentoWithoutFuse(sandbox, hide, ['mount', 'cp-1', place]), {
-        code: 'FUSE_UNAVAILABLE',
-        says: /\/dev\/fuse/,
-        hint: /bento open/,
-      });
-      assertTidy(t, sandbox);
-      t.deepEqual([namesIn(place), sandbox.processes()], [[], []]);
-
       const fork = sandbox.path('fork');
-      const forked = (await bentoWithoutFuse(sandbox, hide, ['fork', 'cp-1', fork])).ok();
+      const forked = (await bentoAfter(sandbox, hide, ['fork', 'cp-1', fork])).ok();
       t.is(forked.stdout, `Forked cp-1 to ${fork} (copied)\n`);
       t.regex(forked.stderr, /^note: \S+ is a plain copy: [^\n]*\/dev\/fuse[^\n]*\n$/);
       t.deepEqual(compareByWalk(sandbox.workspace, fork, { ignore: OWN_FILES }), []);
       writeFileSync(path.join(fork, 'src/main.js'), 'changed\n');
-      (await bentoWithoutFuse(sandbox, hide, ['save', '--dir', fork])).ok();
+      (await bentoAfter(sandbox, hide, ['save', '--dir', fork])).ok();
       t.is((await sandbox.bento(['list', '--json'])).ok().json<unknown[]>().length, 2);
       writeFileSync(path.join(fork, 'unsaved'), '');
       t.is((await sandbox.bento(['close', fork])).code, 22);
+      assertFails(t, await sandbox.bento(['unmount', fork]), {
+        code: 'NOT_MOUNTED',
+        says: /plain copy/,
+        hint: /bento close/,
+      });
+      (await sandbox.bento(['unmount', '--all'])).ok();
+      t.true(existsSync(path.join(fork, 'unsaved')), '--all leaves a copied fork alone');
       (await sandbox.bento(['close', '--discard', fork])).ok();
       t.false(existsSync(fork));
       assertTidy(t, sandbox);
@@ -273,17 +244,17 @@ testSerialNeeding({ root: true, tools: ['unshare', 'mknod'] })(
     await saveSmallWorkspace(sandbox);
     const place = sandbox.makeFolder('place');
     mkdirSync(place, { recursive: true });
-    (await bentoWithoutFuse(sandbox, HIDE['no /dev/fuse at all'], ['fork', 'cp-1', place])).ok();
+    (await bentoAfter(sandbox, WITHOUT_FUSE['no /dev/fuse at all'], ['fork', 'cp-1', place])).ok();
     const inside = path.join(place, 'src/inside');
     mkdirSync(inside);
     t.deepEqual(await once(spawn('mount', ['-t', 'tmpfs', 'none', inside]), 'exit'), [0, null]);
     writeFileSync(path.join(inside, 'precious'), '');
     const refused = await sandbox.bento(['close', '--discard', place]);
     assertFails(t, refused, { code: 'MOUNT_POINT_BUSY', says: /src\/inside is mounted inside/ });
-    t.deepEqual(namesIn(inside), ['precious'], 'nothing is deleted through a mount');
+    t.deepEqual(readdirSync(inside), ['precious'], 'nothing is deleted through a mount');
     t.deepEqual(await once(spawn('umount', [inside]), 'exit'), [0, null]);
     (await sandbox.bento(['close', '--discard', place])).ok();
-    t.deepEqual(namesIn(place), [], 'empty again, as it was');
+    t.deepEqual(readdirSync(place), [], 'empty again, as it was');
     assertTidy(t, sandbox);
   },
 );

@@ -94,7 +94,7 @@ testMounting('mounts and forks of many shells at once start one daemon, and all 
     ['fork', 'cp-1', `../fork-${name}`],
   ]);
   for (const result of await Promise.all(commands.map(async (command) => await sandbox.bento(command)))) result.ok();
-  t.is(sandbox.processes().length, 1, 'one daemon');
+  t.is(sandbox.processes().length, 2, 'one daemon: supervisor and server');
   for (const name of names) {
     for (const kind of ['mount', 'fork']) {
       t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path(`${kind}-${name}`), { ignore: OWN_FILES }), []);

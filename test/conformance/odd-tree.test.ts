@@ -83,7 +83,7 @@ test('save and open into a new directory: the odd tree equals itself', async (t)
 testMounting('save and mount, save and fork: the odd tree equals itself', async (t) => {
   const { sandbox, ignore, root } = await saveOddWorkspace(t);
   const [mounted, fork] = [sandbox.makeFolder('mounted'), sandbox.path('fork')];
-  (await sandbox.bento(['mount', 'cp-1', mounted])).ok();
+  (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
   await assertEqual(t, sandbox.workspace, mounted, [...ignore, ...OWN_FILES]);
   t.deepEqual(rootOf(mounted), root);
   (await sandbox.bento(['fork', 'cp-1', fork])).ok();
@@ -156,7 +156,7 @@ testMounting('fork, change, save, open: a delta equals the fork it was saved fro
   t.is((await sandbox.bento(['save', '--dir', fork])).ok().stdout, 'No changes detected, skipping checkpoint.\n');
   (await sandbox.bento(['open', 'cp-2', opened])).ok();
   await assertEqual(t, fork, opened, ignore);
-  (await sandbox.bento(['mount', 'cp-2', mounted])).ok();
+  (await sandbox.bento(['mount', '--owners', 'cp-2', mounted])).ok();
   await assertEqual(t, opened, mounted, ignore);
   (await sandbox.bento(['close', fork])).ok();
 });

@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { verifyStore } from '../../fs/maintenance/verify.ts';
 import { treeSource, type TreeSource } from '../../fs/tree/index-checkpoint.ts';
-import { ContentReader } from '../../fs/tree/content-reader.ts';
+import { ContentReader } from '../../fs/contents/content-reader.ts';
 import { isConfigTemporary } from '../../fs/workspace/config-file.ts';
 import { removeHeadRecord } from '../../fs/workspace/heads.ts';
 import { openInto } from '../../fs/workspace/open.ts';

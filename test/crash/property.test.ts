@@ -5,7 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 
 import { collectGarbage } from '../../fs/maintenance/gc.ts';
 import { verifyStore } from '../../fs/maintenance/verify.ts';
-import { stopDaemon } from '../../fs/mounts/daemon-client.ts';
+import { stopDaemon } from '../../fs/mounts/daemon/daemon-client.ts';
 import { MountTable } from '../../fs/mounts/mount-table.ts';
 import { mountCheckpoint, unmountRecord } from '../../fs/mounts/mount.ts';
 import { diffTrees, type Change } from '../../fs/tree/diff-trees.ts';

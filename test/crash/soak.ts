@@ -5,12 +5,16 @@ import { Random } from '../fixtures/random.ts';
 import { crash, describeMoment, learn, type Learned, type Moment, type Scenario } from './crash-engine.ts';
 import { CrashWorld } from './crash-world.ts';
 import { race } from './race.ts';
+import { soakReading } from './reading-kills.ts';
+import { missingForReading } from './reading-world.ts';
 import { SCENARIOS } from './scenarios.ts';
 
 /**
- * Kills commands at random for as long as one likes, and lets eight processes loose on one store:
+ * Kills commands at random for as long as one likes, lets eight processes loose on one store, and kills the process that
+ * serves mounts while programs read in them:
  *
  *     node dist/test/crash/soak.js [--runs 1000] [--minutes 60] [--seed 1] [--jobs 2] [--race-seconds 60]
+ *                                  [--reading-seconds 120]
  *
  * Ends at the first failure with status 1, and says how to see it again; what is killed by the clock need not fail again.
  */
@@ -21,12 +25,14 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(1 + (Date.now() % 1_000_000)) },
     jobs: { type: 'string', default: String(availableParallelism()) },
     'race-seconds': { type: 'string', default: '60' },
+    'reading-seconds': { type: 'string', default: '120' },
   },
 });
 const RUNS = number('runs', values.runs);
 const SEED = number('seed', values.seed);
 const JOBS = number('jobs', values.jobs);
 const RACE_SECONDS = number('race-seconds', values['race-seconds']);
+const READING_SECONDS = number('reading-seconds', values['reading-seconds']);
 const DEADLINE_MS = Date.now() + number('minutes', values.minutes) * 60_000;
 /** A world's runs build on each other; a failure is seen again by running its world from the start. */
 const RUNS_PER_WORLD = 25;
@@ -71,7 +77,7 @@ async function soakWorld(seed: number, runs: number, learned: ReadonlyMap<Scenar
     try {
       if (await crash(world, scenario, { moment, durationMs: known.durationMs })) killedRuns += 1;
     } catch (cause) {
-      const again = `node dist/test/crash/soak.js --seed ${seed} --runs ${run} --jobs 1 --race-seconds 0`;
+      const again = `node dist/test/crash/soak.js --seed ${seed} --runs ${run} --jobs 1 --race-seconds 0 --reading-seconds 0`;
       const what = `world ${seed}, run ${run}: ${scenario.name}, killed at ${describeMoment(moment)}`;
       throw new Error(`${what}\nagain: ${again}`, { cause });
     }
@@ -101,10 +107,25 @@ async function soak(): Promise<void> {
     for (const { reason } of jobs.filter((result) => result.status === 'rejected')) throw reason;
     console.log(`${endedRuns} runs, ${killedRuns} of them killed: nothing was lost`);
   }
-  if (RACE_SECONDS === 0) return;
+  if (RACE_SECONDS > 0) await soakRace();
+  if (READING_SECONDS > 0) await soakMounts();
+}
+
+async function soakRace(): Promise<void> {
   console.log(`eight processes in one store for ${RACE_SECONDS} s`);
   const { commandCount, savedCount } = await race({ seed: SEED, durationMs: RACE_SECONDS * 1000, opensAll: true });
   console.log(`${commandCount} commands, ${savedCount} checkpoints: all there, and what was saved`);
+}
+
+async function soakMounts(): Promise<void> {
+  const missing = missingForReading();
+  if (missing !== undefined) {
+    console.log(`no mounts are read: ${missing}`);
+    return;
+  }
+  console.log(`programs read in mounts whose server is killed for ${READING_SECONDS} s`);
+  const { killCount, commandCount } = await soakReading({ seed: SEED, durationMs: READING_SECONDS * 1000 });
+  console.log(`${killCount} kills, ${commandCount} commands: none failed, no byte differed`);
 }
 
 // Only an exit takes away what the sandboxes have mounted.

@@ -1,8 +1,17 @@
 import test, { type ExecutionContext } from 'ava';
 
+import { countWrongRows } from '../../index/compare-layer.ts';
 import { Entries } from '../../index/entries.ts';
-import { indexLayer, layerNumber, takeNumbers } from '../../index/layer-index.ts';
-import { ENTRY_TYPES, entryId, NUMBER_MAX, numberOf, positionOf, type EntryRow } from '../../index/rows.ts';
+import { indexLayer, layerNumber, reindexLayer, StreamedLayer, takeNumbers } from '../../index/layer-index.ts';
+import {
+  ENTRY_TYPES,
+  entryId,
+  LARGE_BYTES_MIN,
+  NUMBER_MAX,
+  numberOf,
+  positionOf,
+  type EntryRow,
+} from '../../index/rows.ts';
 import { Trees } from '../../index/trees.ts';
 import { fromText, type ByteString } from '../../store/byte-string.ts';
 import { digestOf, type Digest } from '../../store/digest.ts';
@@ -60,11 +69,8 @@ test('indexLayer() keeps every fact about every type of entry', async (t) => {
   const { at, entries } = await indexed(t, list);
   for (const { path, chunks, ...expected } of list.slice(1)) {
     const row = at(path);
-    t.like(
-      row,
-      { ...expected, name: path, implicit: false, opaque: false, nlink: 1, target: undefined } as never,
-      path,
-    );
+    t.like(row, { ...expected, name: path, implicit: false, opaque: false, target: undefined } as never, path);
+    t.is(row?.nlink, expected.type === 'dir' ? 2 : 1, path);
     t.deepEqual(row?.xattrs, expected.xattrs, path);
     t.deepEqual(row && entries.chunks(row.id), [...chunks], path);
   }
@@ -108,6 +114,83 @@ test('hard links name one entry, which counts them, through links to links too',
   t.is(at('b')?.target, at('a')?.id);
   t.is(at('d/c')?.target, at('a')?.id);
   t.like(at('other'), { target: undefined, link: 'lower' });
+});
+
+test('a directory has 2 links and one for each directory in it, listed or made up', async (t) => {
+  const { at, entries } = await indexed(t, [
+    packed('a/b/file', 'fifo'),
+    packed('a/c', 'dir'),
+    packed('a', 'dir'),
+    packed('a/link', 'symlink', { link: 'b' }),
+    packed('a/gone', 'whiteout'),
+  ]);
+  t.is(at('a')?.nlink, 4);
+  t.is(at('a/b')?.nlink, 2);
+  const layer = entries.layer(DIGEST);
+  t.is(layer && entries.root(layer).nlink, 3);
+});
+
+/** A layer in the index by each of the ways that lead there. */
+async function indexedEachWay(t: ExecutionContext, list: PackedEntry[]): Promise<Indexed[]> {
+  const streamed = await newSource(t);
+  using rows = new StreamedLayer(streamed.index);
+  for (const entry of list) rows.add(entry);
+  rows.finish({ digest: DIGEST, kind: 'estargz' });
+  const again = await indexed(t, []);
+  reindexLayer(again.index, { digest: DIGEST, kind: 'estargz', entries: list, opaqueDirs: [] });
+  return [await indexed(t, list), { ...streamed, at: () => undefined }, again];
+}
+
+test('a layer that is streamed, or indexed again, gets the rows that it gets otherwise', async (t) => {
+  const files = Array.from({ length: 3000 }, (_, i) => packed(`a/${String(i).padStart(4, '0')}/x`, 'fifo'));
+  const list = [packed('', 'dir'), packed('a', 'dir'), ...files, packed('b', 'hardlink', { link: 'a/0000/x' })];
+  const layer = { digest: DIGEST, kind: 'estargz', entries: list, opaqueDirs: [] } as const;
+  const nlinks = (await indexedEachWay(t, list)).map(({ index, entries }) => {
+    t.is(
+      countWrongRows(index, layer, () => false),
+      0,
+    );
+    const indexedLayer = entries.layer(DIGEST);
+    const a = indexedLayer && entries.child(entries.root(indexedLayer).id, 'a');
+    return a?.nlink;
+  });
+  t.deepEqual(nlinks, [3002, 3002, 3002]);
+});
+
+test('a layer says whether anything in it has extended attributes or another owner', async (t) => {
+  const xattrs = new Map([['user.a', Buffer.from('x')]]);
+  const cases: [PackedEntry[], { hasXattrs: boolean; hasOwners: boolean }][] = [
+    [[packed('a', 'fifo')], { hasXattrs: false, hasOwners: false }],
+    [[packed('', 'dir', { xattrs }), packed('a', 'fifo')], { hasXattrs: true, hasOwners: false }],
+    [[packed('a/b', 'symlink', { link: 'x', xattrs })], { hasXattrs: true, hasOwners: false }],
+    [[packed('a/b', 'fifo', { gid: 5 })], { hasXattrs: false, hasOwners: true }],
+    [[packed('', 'dir', { uid: 1000 })], { hasXattrs: false, hasOwners: true }],
+    [[packed('a', 'whiteout', { uid: 1000, xattrs })], { hasXattrs: false, hasOwners: false }],
+  ];
+  for (const [list, expected] of cases) {
+    for (const { entries } of await indexedEachWay(t, list)) t.like(entries.layer(DIGEST), expected);
+  }
+});
+
+test('largeFiles() are found by a search, whichever of many entries they are', async (t) => {
+  const small = Array.from({ length: 5000 }, (_, i) => packed(`s/${i}`, 'file', { sizeBytes: LARGE_BYTES_MIN - 1 }));
+  const large = ['a', 'z/1', 'z/2'].map((path) => packed(path, 'file', { sizeBytes: LARGE_BYTES_MIN }));
+  const { entries, index } = await indexed(t, [...small, ...large]);
+  const other = [packed('x', 'file', { sizeBytes: 5 * LARGE_BYTES_MIN })];
+  indexLayer(index, { digest: digestOf('other'), kind: 'tar', entries: other, opaqueDirs: [] });
+  const layer = entries.layer(DIGEST);
+  if (layer === undefined) return t.fail();
+  t.deepEqual(
+    entries.largeFiles([layer, layer]).map(({ name }) => name),
+    ['a', '1', '2'],
+  );
+  t.deepEqual(entries.largeFiles([]), []);
+  const plan = index.db
+    .prepare(
+      `EXPLAIN QUERY PLAN SELECT id FROM entries INDEXED BY entry_large WHERE size >= ${LARGE_BYTES_MIN} AND id > 5`,
+    )
+    .all() as { detail: string }[];
+  t.regex(plan[0]?.detail ?? '', /SEARCH entries USING (COVERING )?INDEX entry_large/);
 });
 
 test('parents that a layer does not list are made up, and stop being so when it lists them later', async (t) => {

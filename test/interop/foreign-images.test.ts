@@ -141,7 +141,7 @@ testMounting(
     const { sandbox } = await originalWorkspace(t);
     (await sandbox.bento(['open', 'cp-1', '../opened'])).ok();
     const [mounted, fork, opened] = [sandbox.makeFolder('mounted'), sandbox.path('fork'), sandbox.path('opened')];
-    (await sandbox.bento(['mount', 'cp-1', mounted])).ok();
+    (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
     t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
     (await sandbox.bento(['fork', 'cp-1', fork])).ok();
     t.deepEqual(compareByWalk(opened, fork, { ignore: OWN_FILES }), []);
@@ -154,7 +154,7 @@ testMounting(
     (await sandbox.bento(['unmount', '--all'])).ok();
 
     rmSync(path.join(sandbox.storePath, 'cache'), { recursive: true });
-    (await sandbox.bento(['mount', 'cp-1', mounted])).ok();
+    (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
     t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
   },
 );

@@ -7,10 +7,12 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  readSync,
   rmSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
@@ -223,4 +225,45 @@ testWhere(HAS_PYTHON, 'python3', 'recvFd() receives a descriptor from another pr
   closeSync(theirs);
   t.throws(() => syscalls.recvFd(ours), { code: 'ECONNRESET' });
   closeSync(ours);
+});
+
+test('sendFd() sends a descriptor that works in the other process, and says when nobody is there', (t) => {
+  const file = tempFile(t);
+  const { ours, theirs } = syscalls.socketpair();
+  const sent = openSync(file, 'r');
+  syscalls.sendFd(ours, sent);
+  closeSync(sent);
+  const received = syscalls.recvFd(theirs);
+  t.is(readFileSync(received, 'utf8'), 'content');
+  closeSync(received);
+  closeSync(theirs);
+  t.throws(() => syscalls.sendFd(ours, 0), { code: 'EPIPE' });
+  closeSync(ours);
+});
+
+test('PollSet.wait() names what can be read, and an eventfd wakes it', (t) => {
+  const [first, second] = [syscalls.eventfd(), syscalls.eventfd()];
+  const set = new syscalls.PollSet();
+  set.fds = [first, second];
+  const one = Buffer.alloc(8);
+  one.writeBigUInt64LE(1n);
+  writeSync(second, one);
+  t.deepEqual(set.wait(), [second]);
+  writeSync(first, one);
+  t.deepEqual(set.wait(), [first, second]);
+  readSync(second, Buffer.alloc(8));
+  t.deepEqual(set.wait(), [first]);
+  set.fds = [first];
+  t.deepEqual(set.wait(), [first]);
+  closeSync(first);
+  closeSync(second);
+});
+
+test('setNonBlocking() makes an empty read fail instead of wait', (t) => {
+  const { ours, theirs } = syscalls.socketpair();
+  syscalls.setNonBlocking(ours);
+  t.throws(() => readSync(ours, Buffer.alloc(1)), { code: 'EAGAIN' });
+  t.throws(() => syscalls.ioctl(ours, 0xdead, Buffer.alloc(8)), { code: 'ENOTTY' });
+  closeSync(ours);
+  closeSync(theirs);
 });

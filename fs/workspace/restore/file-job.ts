@@ -1,6 +1,6 @@
 import type { ByteString } from '../../../store/byte-string.ts';
 import type { Chunk, Xattrs } from '../../../store/entry.ts';
-import type { LayerFile } from '../../tree/content-reader.ts';
+import type { LayerFile } from '../../contents/content-reader.ts';
 import type { Owner } from '../../tree/disk-node.ts';
 
 /** A file to be written, in a form that goes from thread to thread. */

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 
 import { unpackError } from '../../../store/thread-error.ts';
-import type { LayerFile } from '../../tree/content-reader.ts';
+import type { LayerFile } from '../../contents/content-reader.ts';
 import { FileWriter } from './file-writer.ts';
 import type { FileBatch, FileJob, Refusal, WriteContext } from './file-job.ts';
 import type { WriteAnswer } from './write-worker.ts';

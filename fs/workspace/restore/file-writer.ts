@@ -6,7 +6,7 @@ import { BentoError, describeSystemError } from '../../../store/errors.ts';
 import { faultPoint } from '../../../store/fault-point.ts';
 import { chunkOf, endOf, inflateStored, storedBytes } from '../../../store/layers/layer-reader.ts';
 import { futimens } from '../../../store/syscalls.ts';
-import { damagedLayer, openLayer, readExactly, type OpenLayer } from '../../tree/content-reader.ts';
+import { damagedLayer, openLayer, readExactly, type OpenLayer } from '../../contents/content-reader.ts';
 import { applyAttributes, writeSparsely } from '../write-node.ts';
 import type { FileBatch, FileJob, Refusal, WriteContext } from './file-job.ts';
 

@@ -4,7 +4,7 @@ import type { ByteString } from '../../../store/byte-string.ts';
 import type { Chunk } from '../../../store/entry.ts';
 import type { Store } from '../../../store/store.ts';
 import type { CheckpointNode } from '../../tree/checkpoint-tree.ts';
-import { layerFile, type LayerFile } from '../../tree/content-reader.ts';
+import { layerFile, type LayerFile } from '../../contents/content-reader.ts';
 import { applyAttributes, createNode, linkNode, type AttributeOptions } from '../write-node.ts';
 import type { WriteContext } from './file-job.ts';
 import { FilePool } from './file-pool.ts';

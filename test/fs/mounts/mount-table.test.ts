@@ -1,13 +1,17 @@
-import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, readdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import test from 'ava';
 
+import { mountAsRoot } from '../../../fs/mounts/dev-fuse.ts';
 import { MountTable, recordId, type MountRecord } from '../../../fs/mounts/mount-table.ts';
+import { bootId, mountNamespace } from '../../../fs/mounts/namespaces.ts';
 import { digestOf } from '../../../store/digest.ts';
 import { Store } from '../../../store/store.ts';
 import { mount, umount2 } from '../../../store/syscalls.ts';
 import { testSerialNeeding } from '../../fixtures/external-tools.ts';
+import { Namespaces } from '../../fixtures/other-machine.ts';
+import { newSandbox } from '../../fixtures/sandbox.ts';
 import { newFolder } from '../../fixtures/workspaces.ts';
 
 function record(target: string, more: Partial<MountRecord> = {}): MountRecord {
@@ -51,8 +55,8 @@ test('MountTable gives back what was added, oldest first, and replaces the recor
   await table.add(late);
   await table.add(early);
   t.deepEqual(await table.list(), [
-    { ...early, mounted: false },
-    { ...late, mounted: false },
+    { ...early, mounted: false, elsewhere: false },
+    { ...late, mounted: false, elsewhere: false },
   ]);
   await table.add({ ...early, ref: 'cp-2' });
   t.is((await table.at('/mnt/a'))?.ref, 'cp-2');
@@ -90,22 +94,54 @@ test('MountTable counts a copy as mounted as long as it is there', async (t) => 
   const target = newFolder(t);
   await table.add(record(target, { engine: 'copy', kind: 'fork' }));
   t.true((await table.at(target))?.mounted);
+  rmdirSync(target);
+  t.false((await table.at(target))?.mounted);
 });
 
-testSerialNeeding({ root: true })('MountTable tells from the kernel whether a target is mounted', async (t) => {
-  const table = newTable(t);
-  const target = join(newFolder(t), 'mount point');
-  mkdirSync(target);
-  await table.add(record(target));
-  t.false((await table.at(target))?.mounted);
-  mount('test', target, 'tmpfs');
-  try {
-    t.true((await table.at(target))?.mounted);
-  } finally {
-    umount2(target);
-  }
-  t.false((await table.at(target))?.mounted);
-});
+testSerialNeeding({ root: true, fuse: true })(
+  'MountTable tells from the kernel whether a target is mounted',
+  async (t) => {
+    const table = newTable(t);
+    const target = join(newFolder(t), 'mount point');
+    mkdirSync(target);
+    await table.add(record(target));
+    t.false((await table.at(target))?.mounted);
+    mount('test', target, 'tmpfs');
+    try {
+      t.false((await table.at(target))?.mounted, "somebody else's");
+      closeSync(mountAsRoot({ target }));
+      t.true((await table.at(target))?.mounted, 'also when nobody serves it');
+      mount('test', target, 'tmpfs');
+      t.true((await table.at(target))?.mounted, 'also below something else');
+    } finally {
+      umount2(target);
+      umount2(target);
+      umount2(target);
+    }
+    t.false((await table.at(target))?.mounted);
+  },
+);
+
+testSerialNeeding({ root: true, tools: ['unshare'] })(
+  'MountTable says what may be mounted in another mount namespace, as long as somebody is in it',
+  async (t) => {
+    const table = newTable(t);
+    const sandbox = newSandbox(t);
+    const other = await Namespaces.ofMounts(t, sandbox);
+    const asked = await other.run(['readlink', '/proc/self/ns/mnt']);
+    const namespace = /\d+/.exec(asked.ok().stdout)?.[0] ?? '';
+    const boot = bootId() ?? '';
+    await table.add(record('/mnt/there', { namespace, bootId: boot }));
+    await table.add(record('/mnt/copy', { namespace, bootId: boot, engine: 'copy' }));
+    await table.add(record('/mnt/before', { namespace, bootId: 'another boot' }));
+    await table.add(record('/mnt/here', { namespace: mountNamespace() ?? '', bootId: boot }));
+    const elsewhere = async (): Promise<string[]> =>
+      (await table.list()).filter((status) => status.elsewhere).map(({ target }) => target);
+    t.deepEqual(await elsewhere(), ['/mnt/there']);
+    await other.leave();
+    t.deepEqual(await elsewhere(), []);
+  },
+);
 
 test('recordId() is one for each target and a usable file name', (t) => {
   t.not(recordId('/a'), recordId('/a/'));

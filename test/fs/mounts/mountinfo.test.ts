@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import test from 'ava';
 
-import { mountedAt, mountedFileSystems } from '../../../fs/mounts/mountinfo.ts';
+import { isFileMount, mountedAt, mountedFileSystems } from '../../../fs/mounts/mountinfo.ts';
 import { fromText } from '../../../store/byte-string.ts';
 import { mount, MS_BIND, umount2 } from '../../../store/syscalls.ts';
 import { testSerialNeeding } from '../../fixtures/external-tools.ts';
@@ -53,4 +53,15 @@ testSerialNeeding({ root: true })('mountedAt() tells a bind mount by its root, a
     execFileSync('umount', [target]);
     umount2(below);
   }
+});
+
+test('isFileMount() knows the mounts the daemon lays over large files', (t) => {
+  const tmpfs = mountedFileSystems()[0];
+  if (tmpfs === undefined) throw new Error('nothing is mounted');
+  const isOne = (fstype: string, root: string): boolean => isFileMount({ ...tmpfs, fstype, root });
+  t.true(isOne('fuse.bento', '/123456789012'));
+  t.false(isOne('fuse.bento', '/'), 'a connection of its own');
+  t.false(isOne('fuse.bento', `/${'1'.repeat(64)}`), 'a checkpoint');
+  t.false(isOne('fuse.bento', '/12/34'));
+  t.false(isOne('tmpfs', '/123456789012'));
 });

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { forkCheckpoint, removeFork } from '../../../fs/mounts/fork.ts';
-import { stopDaemon } from '../../../fs/mounts/daemon-client.ts';
+import { stopDaemon } from '../../../fs/mounts/daemon/daemon-client.ts';
 import { MountTable } from '../../../fs/mounts/mount-table.ts';
 import { OverlayTree } from '../../../fs/overlay/overlay-tree.ts';
 import { describeNewWorkspace } from '../../../fs/workspace/new-workspace.ts';

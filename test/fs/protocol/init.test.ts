@@ -38,12 +38,13 @@ test('encodeInitOut() and decodeInitOut() agree with the golden', (t) => {
     major: 7,
     minor: 45,
     maxReadaheadBytes: 131_072,
-    flags: ['ASYNC_READ', 'MAX_PAGES', 'INIT_EXT', 'SECURITY_CTX', 'REQUEST_TIMEOUT'],
+    flags: ['ASYNC_READ', 'MAX_PAGES', 'INIT_EXT', 'SECURITY_CTX', 'PASSTHROUGH', 'REQUEST_TIMEOUT'],
     maxBackground: 16,
     congestionThreshold: 12,
     maxWriteBytes: 1_048_576,
     timeGranNsec: 1,
     maxPages: 256,
+    maxStackDepth: 2,
   };
   const out = Buffer.alloc(64, 0xee);
   t.is(encodeInitOut(out, 0, agreement), 64);
@@ -57,8 +58,9 @@ test('encodeInitOut() and decodeInitOut() agree with the golden', (t) => {
       '00001000' +
       '01000000' +
       '00010000' +
-      '01040000' +
-      '00'.repeat(28),
+      '21040000' +
+      '02000000' +
+      '00'.repeat(24),
   );
   t.deepEqual(decodeInitOut(out), agreement);
 });

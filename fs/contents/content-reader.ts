@@ -1,0 +1,248 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+
+import type { Entries } from '../../index/entries.ts';
+import { numberOf } from '../../index/rows.ts';
+import { toText } from '../../store/byte-string.ts';
+import { hexOf, shortDigest, type Digest } from '../../store/digest.ts';
+import type { Chunk } from '../../store/entry.ts';
+import { BentoError, errnoOf } from '../../store/errors.ts';
+import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
+import type { Store } from '../../store/store.ts';
+import { BoundedCache } from './bounded-cache.ts';
+import type { ContentCache } from './content-cache.ts';
+import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
+
+/** Inflated chunks kept for the next read of the same file, in bytes. */
+const INFLATED_BYTES_MAX = 16 << 20;
+/** A chunk this small is read whole by its first reader, and then the kernel has it. */
+const KEPT_CHUNK_BYTES_MIN = 64 << 10;
+/** A member with several small files is no larger than this, compressed and inflated; a larger one holds one file. */
+const SHARED_MEMBER_BYTES_MAX = 1 << 20;
+const SHARED_INFLATED_BYTES_MAX = 2 << 20;
+/** Who answers others meanwhile does not inflate more than this for one read: about a millisecond. */
+export const SLOW_CHUNK_BYTES_MIN = 256 << 10;
+/** Blob files kept open. */
+const OPEN_BLOBS_MAX = 64;
+
+/** Where the unpacked copy of a foreign compressed layer lies: a cache, made again when it is missing. */
+export function unpackedLayerPath(cacheDir: string, digest: Digest): string {
+  return join(unpackedDir(cacheDir), hexOf(digest));
+}
+
+export function unpackedDir(cacheDir: string): string {
+  return join(cacheDir, 'unpacked', 'sha256');
+}
+
+/** The file in which the chunks of a layer lie, and how. */
+export interface LayerFile {
+  path: string;
+  digest: Digest;
+  packing: ChunkPacking;
+}
+
+/** @throws BentoError INDEX_BROKEN when there is no such layer: numbers come from the index itself */
+export function layerFile(store: Store, entries: Entries, layer: number): LayerFile {
+  const indexed = entries.layerOf(layer);
+  if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
+  const { digest, kind } = indexed;
+  const path = kind === 'tar+gzip' ? unpackedLayerPath(store.cacheDir, digest) : store.blobs.path(digest);
+  return { path, digest, packing: kind === 'estargz' ? 'gzip' : 'bare' };
+}
+
+/**
+ * Reads file contents of indexed layers, synchronously and verified: no byte leaves before its chunk's digest was checked,
+ * or that of the whole copy in the content cache. Holds a bounded number of open blobs and inflated chunks.
+ */
+export class ContentReader {
+  readonly #store: Store;
+  readonly #entries: Entries;
+  readonly #cache: ContentCache | undefined;
+  readonly #layouts: FileLayouts;
+  readonly #blobs = new BoundedCache<number, OpenLayer>({
+    weightMax: OPEN_BLOBS_MAX,
+    weigh: () => 1,
+    onEvict: ({ fd }) => closeSync(fd),
+  });
+  readonly #inflated = new BoundedCache<string, Buffer>({
+    weightMax: INFLATED_BYTES_MAX,
+    weigh: (bytes) => bytes.length,
+  });
+
+  /** @param cache - where large files may be whole; without it, all are read from their layers */
+  constructor(store: Store, entries: Entries, cache?: ContentCache) {
+    this.#store = store;
+    this.#entries = entries;
+    this.#cache = cache;
+    this.#layouts = new FileLayouts(entries);
+  }
+
+  /**
+   * Copies bytes of a file from `offset` into `out`.
+   *
+   * @param id - the file's entry in the index
+   * @returns how many; fewer than `out.length` only at the end of the file
+   * @throws BentoError DIGEST_MISMATCH, BLOB_MISSING or FORMAT_INVALID
+   */
+  read(id: number, offset: number, out: Buffer): number {
+    const layout = this.#layouts.of(id);
+    return (
+      this.#readCopy(layout, offset, out) ?? this.#readChunks(id, chunksIn(layout, offset, out.length), offset, out)
+    );
+  }
+
+  /**
+   * Like `read`, for a thread that has others to answer.
+   *
+   * @returns 'slow' when the bytes are not at hand and more than `SLOW_CHUNK_BYTES_MIN` would have to be inflated for them
+   * @throws BentoError as `read` does
+   */
+  readNow(id: number, offset: number, out: Buffer): number | 'slow' {
+    const layout = this.#layouts.of(id);
+    const copied = this.#readCopy(layout, offset, out);
+    if (copied !== undefined) return copied;
+    const chunks = chunksIn(layout, offset, out.length);
+    if (this.#inflateBytes(id, chunks) > SLOW_CHUNK_BYTES_MIN) return 'slow';
+    return this.#readChunks(id, chunks, offset, out);
+  }
+
+  /** A file's content, chunk by chunk. */
+  *pieces(id: number): Generator<Buffer> {
+    for (const chunk of this.#layouts.of(id).chunks) yield this.#chunk(id, chunk);
+  }
+
+  close(): void {
+    this.#blobs.clear();
+    this.#inflated.clear();
+  }
+
+  /** Opened for each read: held longer, a copy that nobody reads could not be evicted. */
+  #readCopy({ cacheDigest, sizeBytes }: FileLayout, offset: number, out: Buffer): number | undefined {
+    if (cacheDigest === undefined) return undefined;
+    using content = this.#cache?.open(cacheDigest, sizeBytes);
+    return content?.readNow(offset, out);
+  }
+
+  #readChunks(id: number, chunks: readonly Chunk[], offset: number, out: Buffer): number {
+    let done = 0;
+    for (const chunk of chunks) {
+      done += this.#chunk(id, chunk).copy(out, done, offset + done - chunk.fileOffset);
+    }
+    return done;
+  }
+
+  /** How much has to be inflated for what is not at hand. */
+  #inflateBytes(id: number, chunks: readonly Chunk[]): number {
+    const missing = chunks.filter(
+      (chunk) => !this.#inflated.has(chunkKey(id, chunk)) && !this.#inflated.has(memberKey(id, chunk)),
+    );
+    return missing.reduce((sum, chunk) => sum + Math.max(endOf(chunk), wholeMemberBytes(chunk)), 0);
+  }
+
+  #chunk(id: number, chunk: Chunk): Buffer {
+    const key = chunkKey(id, chunk);
+    const kept = this.#inflated.get(key);
+    if (kept !== undefined) return kept;
+    const bytes = this.#readChunk(id, chunk);
+    if (bytes.length >= KEPT_CHUNK_BYTES_MIN) this.#inflated.add(key, bytes);
+    return bytes;
+  }
+
+  #readChunk(id: number, chunk: Chunk): Buffer {
+    const blob = this.#open(numberOf(id));
+    try {
+      return chunkOf(this.#member(id, blob, chunk), chunk);
+    } catch (error) {
+      if (!(error instanceof BentoError)) throw error;
+      this.#layouts.forget(id);
+      throw damagedLayer(blob.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
+    }
+  }
+
+  /** The inflated member around a chunk. One that holds other files, too, is kept for them: neighbours are read together. */
+  #member(id: number, blob: OpenLayer, chunk: Chunk): Buffer {
+    const { packing } = blob;
+    const key = memberKey(id, chunk);
+    const kept = this.#inflated.get(key);
+    if (kept !== undefined) return kept;
+    const mayBeShared = packing === 'gzip' && wholeMemberBytes(chunk) > 0;
+    const length = mayBeShared ? chunk.blobBytes : storedBytes(chunk, packing);
+    const inflated = inflateStored(readExactly(blob, chunk.blobOffset, length), packing, endOf(chunk));
+    const isShared = mayBeShared && inflated.length > chunk.sizeBytes && inflated.length <= SHARED_INFLATED_BYTES_MAX;
+    if (isShared) this.#inflated.add(key, inflated);
+    return inflated;
+  }
+
+  #open(layer: number): OpenLayer {
+    const open = this.#blobs.get(layer);
+    if (open !== undefined) return open;
+    const blob = openLayer(layerFile(this.#store, this.#entries, layer));
+    this.#blobs.add(layer, blob);
+    return blob;
+  }
+}
+
+function chunkKey(id: number, { fileOffset }: Chunk): string {
+  return `${id}:${fileOffset}`;
+}
+
+function memberKey(id: number, { blobOffset }: Chunk): string {
+  return `${numberOf(id)}@${blobOffset}`;
+}
+
+/** The length of a member that is inflated as a whole, since other files may lie in it; 0 of one too large for that. */
+function wholeMemberBytes({ blobBytes }: Chunk): number {
+  return blobBytes <= SHARED_MEMBER_BYTES_MAX ? blobBytes : 0;
+}
+
+/** A layer's file held open by whoever reads it. */
+export interface OpenLayer extends LayerFile {
+  fd: number;
+  sizeBytes: number;
+}
+
+/** @throws BentoError BLOB_MISSING */
+export function openLayer(layer: LayerFile): OpenLayer {
+  let fd: number;
+  try {
+    fd = openSync(layer.path, 'r');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    throw new BentoError('BLOB_MISSING', `layer ${shortDigest(layer.digest)} is not in the store (${layer.path})`);
+  }
+  return { ...layer, fd, sizeBytes: fstatSync(fd).size };
+}
+
+/**
+ * @param into - a buffer to read into, where the caller has one that is large enough
+ * @throws BentoError DIGEST_MISMATCH when the layer ends before
+ */
+export function readExactly(layer: OpenLayer, offset: number, length: number, into?: Buffer): Buffer {
+  const { fd, sizeBytes, digest } = layer;
+  if (offset + length > sizeBytes) throw damagedLayer(digest, offset);
+  const bytes = into?.subarray(0, length) ?? Buffer.allocUnsafe(length);
+  for (let done = 0; done < length;) {
+    const read = readSync(fd, bytes, done, length - done, offset + done);
+    if (read === 0) throw damagedLayer(digest, offset);
+    done += read;
+  }
+  return bytes;
+}
+
+/**
+ * @param cause - what was found there; its code is kept
+ * @param path - the file in the layer that cannot be read for it, as text
+ */
+export function damagedLayer(digest: Digest, offset: number, cause?: BentoError, path?: string): BentoError {
+  const code = cause?.code ?? 'DIGEST_MISMATCH';
+  const where = `layer ${digest} at byte ${offset}${path === undefined ? '' : ` (${path})`}`;
+  return new BentoError(code, `blob integrity check failed: ${where}`, {
+    hint: '`bento verify` says which checkpoints are whole',
+    ...(cause && { cause }),
+  });
+}
+
+/** The path of a file in its layer, as text. */
+export function pathOf(entries: Entries, id: number): string {
+  return toText(entries.path(entries.get(id)));
+}

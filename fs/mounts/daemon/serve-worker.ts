@@ -1,0 +1,118 @@
+import { closeSync, readSync } from 'node:fs';
+import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
+
+import { PollSet } from '../../../store/syscalls.ts';
+import type { ConnectionSpec } from './connection.ts';
+import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
+import { openServing, servedTree } from './served-trees.ts';
+
+/**
+ * What a thread that answers FUSE requests is given. With a connection of its own it blocks in read(2) on it, which costs
+ * least; without one it polls those that are posted to it, after a write to `wakeFd`.
+ */
+export interface ServeWorkerData {
+  storeRoot: string;
+  verified: SharedArrayBuffer;
+  /** Where requests that take long go. */
+  slow: MessagePort;
+  only?: ConnectionToServe;
+  wakeFd?: number;
+}
+
+export interface ConnectionToServe extends ConnectionSpec {
+  fd: number;
+}
+
+/** A request for the slow lane. */
+export interface SlowRequest {
+  target: string;
+  bytes: Uint8Array;
+}
+
+/** A line for the daemon's log, or the end of a mount. */
+export type ServeWorkerMessage = { ended: string } | { error: string; operation: string; nodeId: number };
+
+/** How many requests of one connection are answered before the others get their turn. */
+const TURN_MAX = 32;
+
+const { storeRoot, verified, slow, only, wakeFd } = workerData as ServeWorkerData;
+const serving = await openServing(storeRoot, verified);
+
+function optionsFor(connection: ConnectionToServe): { tree: Parameters<typeof serve>[1]; options: ServeOptions } {
+  const { tree, options } = servedTree(serving, connection);
+  const { target } = connection;
+  return {
+    tree,
+    options: {
+      ...options,
+      onSlow: (bytes) => slow.postMessage({ target, bytes } satisfies SlowRequest, [bytes.buffer as ArrayBuffer]),
+      onError: (error, { operation, nodeId }) =>
+        tell({ error: error instanceof Error ? error.message : String(error), operation, nodeId }),
+    },
+  };
+}
+
+function tell(message: ServeWorkerMessage): void {
+  parentPort?.postMessage(message);
+}
+
+function end({ fd, target }: { fd: number; target: string }): void {
+  closeSync(fd);
+  tell({ ended: target });
+}
+
+function serveOnly(connection: ConnectionToServe): void {
+  const { tree, options } = optionsFor(connection);
+  serve(connection.fd, tree, options);
+  end(connection);
+}
+
+/** Serves what the parent posts, all in one thread: fifty mounts of an ordinary user cost one. */
+function servePolled(wake: number): never {
+  const buffers = serveBuffers();
+  const served = new Map<number, { connection: Connection; target: string }>();
+  const polled = new PollSet();
+  polled.fds = [wake];
+  for (;;) {
+    for (const fd of polled.wait()) {
+      if (fd === wake) takeNew();
+      else serveTurn(fd);
+    }
+  }
+
+  function takeNew(): void {
+    readSync(wake, Buffer.alloc(8), 0, 8, null);
+    for (let next = receive(); next !== undefined; next = receive()) {
+      const { tree, options } = optionsFor(next);
+      served.set(next.fd, {
+        connection: new Connection(next.fd, tree, { ...options, buffers }),
+        target: next.target,
+      });
+    }
+    polled.fds = [wake, ...served.keys()];
+  }
+
+  function serveTurn(fd: number): void {
+    const found = served.get(fd);
+    if (found === undefined) return;
+    for (let count = 0; count < TURN_MAX; count += 1) {
+      const outcome = found.connection.answerOne();
+      if (outcome === 'idle') return;
+      if (outcome === 'answered') continue;
+      served.delete(fd);
+      polled.fds = [wake, ...served.keys()];
+      end({ fd, target: found.target });
+      return;
+    }
+  }
+}
+
+function receive(): ConnectionToServe | undefined {
+  const received = parentPort === null ? undefined : receiveMessageOnPort(parentPort);
+  return received?.message as ConnectionToServe | undefined;
+}
+
+if (only !== undefined) serveOnly(only);
+else if (wakeFd !== undefined) servePolled(wakeFd);
+serving.reader.close();
+serving.index.close();

@@ -1,0 +1,201 @@
+import { writeFileSync, writeSync } from 'node:fs';
+import { MessageChannel, Worker, type Transferable } from 'node:worker_threads';
+
+import { pino } from 'pino';
+
+import { isDamage } from '../../../index/database.ts';
+import type { Digest } from '../../../store/digest.ts';
+import { BentoError } from '../../../store/errors.ts';
+import { eventfd, recvFd, setNonBlocking } from '../../../store/syscalls.ts';
+import { packError } from '../../../store/thread-error.ts';
+import { openTree } from '../../tree/index-checkpoint.ts';
+import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
+import type { LargeFile, Prepared, ServerEvent, ServerRequest } from './connection.ts';
+import type { ConnectionToServe, ServeWorkerData, ServeWorkerMessage } from './serve-worker.ts';
+import { openServing, type Serving } from './served-trees.ts';
+import type { SlowWorkerData, SlowWorkerMessage, SlowWorkerOrder } from './slow-worker.ts';
+
+/** The socket on which the supervisor sends descriptors. */
+const DESCRIPTORS_FD = 3;
+/** When memory runs out, this process goes before those of the user: it can be started again. */
+const OOM_SCORE = '500';
+
+/** What a request leaves behind is gone with it, so a small young generation will do. */
+const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4 };
+
+const log = pino({ base: { pid: process.pid } }, pino.destination({ fd: 1, sync: true }));
+
+/**
+ * The process that answers FUSE requests. It holds nothing that cannot be lost: the supervisor has the connections, and
+ * node ids come from the index, so when it dies another goes on in the middle of a read.
+ *
+ * A connection to a tree of checkpoints has a thread of its own; all others share one. What takes long is handed to the
+ * slow lane. An error that no thread expected ends the process at once: a successor that is asked again is better than a
+ * caller that is never answered.
+ */
+class Server {
+  readonly #serving: Serving;
+  readonly #connections = new Set<string>();
+  readonly #slow: Worker;
+  readonly #verified: SharedArrayBuffer;
+  #polled: { worker: Worker; wakeFd: number } | undefined;
+
+  constructor(serving: Serving, verified: SharedArrayBuffer) {
+    this.#serving = serving;
+    this.#verified = verified;
+    const data: SlowWorkerData = { storeRoot: serving.store.root, verified };
+    this.#slow = this.#startWorker('./slow-worker.js', data, []);
+    this.#slow.on('message', (message: SlowWorkerMessage) => this.#hearSlow(message));
+  }
+
+  async obey(request: ServerRequest): Promise<void> {
+    switch (request.op) {
+      case 'ping':
+        tell({ event: 'pong' });
+        return;
+      case 'serve':
+        this.#serve({ ...request.connection, fd: recvFd(DESCRIPTORS_FD) });
+        return;
+      case 'backings':
+        for (const backing of request.backings) this.#slow.postMessage({ backing } satisfies SlowWorkerOrder);
+        return;
+      case 'prepare':
+        await report(request.id, async () => await this.#prepare(request.manifest));
+        return;
+      case 'large-files':
+        await report(request.id, async () => await this.#largeFiles(request.manifest));
+    }
+  }
+
+  get isIdle(): boolean {
+    return this.#connections.size === 0;
+  }
+
+  #serve(connection: ConnectionToServe): void {
+    this.#connections.add(connection.target);
+    this.#slow.postMessage({ connection } satisfies SlowWorkerOrder);
+    if (connection.shows.kind === 'tree') this.#startServing({ only: connection });
+    else this.#poll(connection);
+  }
+
+  #poll(connection: ConnectionToServe): void {
+    if (this.#polled === undefined) {
+      const wakeFd = eventfd();
+      this.#polled = { worker: this.#startServing({ wakeFd }), wakeFd };
+    }
+    setNonBlocking(connection.fd);
+    const { worker, wakeFd } = this.#polled;
+    worker.postMessage(connection);
+    const one = Buffer.alloc(8);
+    one.writeBigUInt64LE(1n);
+    writeSync(wakeFd, one);
+  }
+
+  #startServing(data: Pick<ServeWorkerData, 'only' | 'wakeFd'>): Worker {
+    const { port1, port2 } = new MessageChannel();
+    this.#slow.postMessage({ requests: port2 } satisfies SlowWorkerOrder, [port2]);
+    const { root } = this.#serving.store;
+    const all: ServeWorkerData = { ...data, storeRoot: root, verified: this.#verified, slow: port1 };
+    const worker = this.#startWorker('./serve-worker.js', all, [port1]);
+    worker.on('message', (message: ServeWorkerMessage) => {
+      if ('error' in message) log.error(message, 'request failed');
+      else this.#end(message.ended);
+    });
+    return worker;
+  }
+
+  #startWorker(file: string, workerData: object, transferList: readonly Transferable[]): Worker {
+    const worker = new Worker(new URL(file, import.meta.url), {
+      workerData,
+      transferList: [...transferList],
+      trackUnmanagedFds: false,
+      resourceLimits: THREAD_LIMITS,
+    });
+    worker.on('error', (error) => fail(`thread ${file}: ${error.stack ?? error.message}`));
+    return worker;
+  }
+
+  #hearSlow(message: SlowWorkerMessage): void {
+    if ('backing' in message) tell({ event: 'backing', backing: message.backing });
+    else if ('cached' in message) tell({ event: 'cached' });
+    else if ('note' in message) log.warn(message.note);
+    else log.error(message, 'request failed');
+  }
+
+  #end(target: string): void {
+    this.#connections.delete(target);
+    this.#slow.postMessage({ ended: target } satisfies SlowWorkerOrder);
+    tell({ event: 'ended', target });
+    endIfUnused();
+  }
+
+  async #prepare(manifest: Digest): Promise<Prepared> {
+    const { layers } = await this.#openTree(manifest);
+    const largest = this.#serving.entries.largeFiles(layers).length;
+    return {
+      hasXattrs: layers.some((layer) => layer.hasXattrs),
+      hasOwners: layers.some((layer) => layer.hasOwners),
+      hasLargeFiles: largest > 0,
+    };
+  }
+
+  async #largeFiles(manifest: Digest): Promise<LargeFile[]> {
+    const { cache } = this.#serving;
+    return (await this.#openTree(manifest))
+      .largeFiles()
+      .map(({ id, path, digest }) => ({ id, path, isCached: digest !== undefined && cache.has(digest) }));
+  }
+
+  async #openTree(manifest: Digest): ReturnType<typeof openTree> {
+    try {
+      return await openTree(this.#serving, await this.#serving.store.loadCheckpoint(manifest));
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      const { root } = this.#serving.store;
+      throw new BentoError('INDEX_BROKEN', `the index of ${root} was damaged while it was in use`, {
+        hint: 'run the command again; `bento mounts --restore` mends mounts that no longer answer',
+        cause: error,
+      });
+    }
+  }
+}
+
+function tell(event: ServerEvent): void {
+  if (process.connected) process.send?.(event);
+}
+
+async function report(id: number, work: () => Promise<unknown>): Promise<void> {
+  try {
+    tell({ event: 'done', id, result: await work() });
+  } catch (error) {
+    tell({ event: 'failed', id, error: packError(error) });
+  }
+}
+
+/** `process.exit()` would wait for threads that wait for the kernel. */
+function fail(reason: string): never {
+  log.fatal(reason);
+  process.kill(process.pid, 'SIGKILL');
+  throw new Error(reason);
+}
+
+/** Without a supervisor it goes on as long as somebody uses what it serves. */
+function endIfUnused(): void {
+  if (!process.connected && server.isIdle) process.kill(process.pid, 'SIGKILL');
+}
+
+try {
+  writeFileSync('/proc/self/oom_score_adj', OOM_SCORE);
+} catch {
+  // Where it may not be set, it stays as it is.
+}
+const [storeRoot = ''] = process.argv.slice(2);
+const verified = newVerifiedMemory();
+const serving = await openServing(storeRoot, verified);
+await serving.cache.trim(); // its cap may be lower than when it was filled
+const server = new Server(serving, verified);
+process.on('message', (request: ServerRequest) => {
+  server.obey(request).catch((error: unknown) => fail(`${request.op}: ${String(error)}`));
+});
+process.on('disconnect', endIfUnused);
+process.on('uncaughtException', (error) => fail(error.stack ?? error.message));

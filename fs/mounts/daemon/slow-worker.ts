@@ -1,0 +1,182 @@
+import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+
+import { BentoError } from '../../../store/errors.ts';
+import { ioctl } from '../../../store/syscalls.ts';
+import { LargeReader } from '../../contents/large-reader.ts';
+import { ERRNO, OPCODE, OPEN_FLAG, operationName } from '../../protocol/constants.ts';
+import {
+  decodeRequest,
+  encodeReplyHeader,
+  REPLY_HEADER_BYTES,
+  REQUEST_HEADER_BYTES,
+  type Request,
+} from '../../protocol/header.ts';
+import { encodeOpenOut, OPEN_OUT_BYTES } from '../../protocol/open.ts';
+import { decodeReadIn } from '../../protocol/read.ts';
+import { decodeName } from '../../protocol/wire.ts';
+import { AllTree } from '../../serving/all-tree.ts';
+import type { Backing } from './connection.ts';
+import type { Session } from '../../serving/handlers.ts';
+import { entryOfNode } from '../../serving/node-ids.ts';
+import { answer, errnoNumberOf, openSession, refuse, writeReply } from '../../serving/serve-loop.ts';
+import type { ConnectionToServe, SlowRequest } from './serve-worker.ts';
+import { openServing, servedTree } from './served-trees.ts';
+
+export interface SlowWorkerData {
+  storeRoot: string;
+  verified: SharedArrayBuffer;
+}
+
+/** What the slow lane is told. */
+export type SlowWorkerOrder =
+  | { connection: ConnectionToServe }
+  | { ended: string }
+  | { requests: MessagePort }
+  /** Known from a predecessor, or kept in a safe place now. */
+  | { backing: Backing };
+
+/** What the slow lane says. */
+export type SlowWorkerMessage =
+  { backing: Backing } | { cached: true } | { note: string } | { error: string; operation: string; nodeId: number };
+
+/** Past this a caller gets EIO, in milliseconds: nothing may wait for ever. 0 is for tests: nothing may take long. */
+const DEADLINE_MS = Number(process.env['BENTO_SLOW_DEADLINE_MS'] ?? 60_000);
+/** FUSE_DEV_IOC_BACKING_OPEN (linux/fuse.h); struct fuse_backing_map: descriptor i32, flags u32, padding u64. */
+const BACKING_OPEN = 0x4010_e501;
+const BACKING_MAP_BYTES = 16;
+/** In place of a number: the kernel refuses to open a file in two ways at once, so one read through us stays so. */
+const NO_BACKING = 0;
+
+/**
+ * The slow lane: answers, on a thread whose event loop waits for the disk and for the thread pool, the requests for which
+ * the thread that read them has no time.
+ */
+class SlowLane {
+  readonly #serving;
+  readonly #large: LargeReader;
+  readonly #connections = new Map<string, { fd: number; session: Session }>();
+  readonly #backings = new Map<number, Promise<Backing>>();
+  /** Called when the supervisor has the number. */
+  readonly #kept = new Map<number, () => void>();
+
+  constructor(serving: Awaited<ReturnType<typeof openServing>>) {
+    this.#serving = serving;
+    this.#large = new LargeReader(serving.store, serving.entries, serving.cache, {
+      onFilled: () => tell({ cached: true }),
+      onNote: (note) => tell({ note }),
+    });
+  }
+
+  obey(order: SlowWorkerOrder): void {
+    if ('connection' in order) this.#open(order.connection);
+    else if ('ended' in order) this.#connections.delete(order.ended);
+    else if ('requests' in order) order.requests.on('message', (request: SlowRequest) => void this.#handle(request));
+    else this.#keep(order.backing);
+  }
+
+  #open(connection: ConnectionToServe): void {
+    const { tree, options } = servedTree(this.#serving, connection);
+    this.#connections.set(connection.target, { fd: connection.fd, session: openSession(tree, options) });
+  }
+
+  #keep(backing: Backing): void {
+    const known = this.#kept.get(backing.nodeId);
+    if (known === undefined) this.#backings.set(backing.nodeId, Promise.resolve(backing));
+    else known();
+  }
+
+  async #handle({ target, bytes }: SlowRequest): Promise<void> {
+    const connection = this.#connections.get(target);
+    if (connection === undefined) return; // unmounted meanwhile, and its callers with it
+    const { fd } = connection;
+    const requestBytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const giveUp = (): void => {
+      const { opcode, nodeId } = decodeRequest(requestBytes);
+      tell({ error: `no answer within ${DEADLINE_MS / 1000} s`, operation: operationName(opcode), nodeId });
+      refuse(fd, requestBytes, ERRNO.EIO);
+    };
+    if (DEADLINE_MS === 0) {
+      giveUp();
+      return;
+    }
+    const deadline = setTimeout(giveUp, DEADLINE_MS);
+    try {
+      writeReply(fd, await this.#reply(connection, decodeRequest(requestBytes)));
+    } catch (error) {
+      const { opcode, nodeId } = decodeRequest(requestBytes);
+      const message = error instanceof Error ? error.message : String(error);
+      tell({ error: message, operation: operationName(opcode), nodeId });
+      refuse(fd, requestBytes, errnoNumberOf(error));
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+
+  async #reply({ fd, session }: { fd: number; session: Session }, request: Request): Promise<Buffer> {
+    if (request.opcode === OPCODE.READ) return await this.#read(request);
+    if (request.opcode === OPCODE.OPEN) return await this.#openPassthrough(fd, request);
+    if (request.opcode === OPCODE.LOOKUP && session.tree instanceof AllTree) await this.#prepare(session.tree, request);
+    const replyBytes = answer(session, request.bytes, undefined);
+    if (replyBytes === 'slow' || replyBytes === 0) throw new BentoError('DAEMON_FAILED', 'nobody can answer this');
+    return Buffer.from(session.reply.subarray(0, replyBytes));
+  }
+
+  async #read({ nodeId, bytes }: Request): Promise<Buffer> {
+    const { offset, sizeBytes } = decodeReadIn(bytes);
+    const content = await this.#large.read(entryOfNode(nodeId), offset, sizeBytes);
+    const reply = Buffer.allocUnsafe(REPLY_HEADER_BYTES + content.length);
+    encodeReplyHeader(reply, bytes, content.length, 0);
+    content.copy(reply, REPLY_HEADER_BYTES);
+    return reply;
+  }
+
+  async #prepare(tree: AllTree, { nodeId, bytes }: Request): Promise<void> {
+    await tree.prepare(this.#serving, nodeId, decodeName(bytes, REQUEST_HEADER_BYTES));
+  }
+
+  /** The kernel reads the file in the cache by itself from here on; one that cannot be kept there is read through us. */
+  async #openPassthrough(fd: number, { nodeId, bytes }: Request): Promise<Buffer> {
+    const { backingId } = await this.#backing(fd, nodeId);
+    const reply = Buffer.alloc(REPLY_HEADER_BYTES + OPEN_OUT_BYTES);
+    const openFlags = backingId === NO_BACKING ? OPEN_FLAG.KEEP_CACHE : OPEN_FLAG.PASSTHROUGH; // never both: EIO
+    encodeOpenOut(reply, REPLY_HEADER_BYTES, { fh: 0, openFlags, backingId });
+    encodeReplyHeader(reply, bytes, OPEN_OUT_BYTES, 0);
+    return reply;
+  }
+
+  async #backing(fd: number, nodeId: number): Promise<Backing> {
+    const known = this.#backings.get(nodeId);
+    if (known !== undefined) return await known;
+    const registered = this.#register(fd, nodeId);
+    this.#backings.set(nodeId, registered);
+    registered.catch(() => this.#backings.delete(nodeId));
+    return await registered;
+  }
+
+  /** The number must be in a safe place before a caller has it: a successor that gave the file another would get EIO. */
+  async #register(fd: number, nodeId: number): Promise<Backing> {
+    const content = await this.#large.fill(entryOfNode(nodeId));
+    const backing = { nodeId, backingId: content === undefined ? NO_BACKING : registerBacking(fd, content.fd) };
+    await new Promise<void>((resolve) => {
+      this.#kept.set(nodeId, resolve);
+      tell({ backing });
+    });
+    this.#kept.delete(nodeId);
+    return backing;
+  }
+}
+
+/** The descriptor stays open: it keeps the copy from being evicted, which would only free its name. */
+function registerBacking(fd: number, contentFd: number): number {
+  const map = Buffer.alloc(BACKING_MAP_BYTES);
+  map.writeInt32LE(contentFd, 0);
+  return ioctl(fd, BACKING_OPEN, map);
+}
+
+function tell(message: SlowWorkerMessage): void {
+  parentPort?.postMessage(message);
+}
+
+const { storeRoot, verified } = workerData as SlowWorkerData;
+const lane = new SlowLane(await openServing(storeRoot, verified));
+parentPort?.on('message', (order: SlowWorkerOrder) => lane.obey(order));
