@@ -25,6 +25,7 @@ import {
   writeFiles,
 } from '../fixtures/command-checks.ts';
 import { compareByWalk } from '../fixtures/compare-trees.ts';
+import { daemonLog } from '../fixtures/daemon.ts';
 import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { makeManyFiles } from '../fixtures/many-files.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
@@ -53,9 +54,13 @@ async function saveWithBigFile(t: ExecutionContext): Promise<Sandbox> {
   return sandbox;
 }
 
-async function depsBlobOf(sandbox: Sandbox, ref: string): Promise<string> {
+async function depsDigestOf(sandbox: Sandbox, ref: string): Promise<string> {
   const { layers } = readManifest(sandbox, await digestOfRef(sandbox, ref));
-  return blobPath(sandbox, layers[0]?.digest ?? '');
+  return layers[0]?.digest ?? '';
+}
+
+async function depsBlobOf(sandbox: Sandbox, ref: string): Promise<string> {
+  return blobPath(sandbox, await depsDigestOf(sandbox, ref));
 }
 
 /** Changes one byte and leaves the length alone. */
@@ -113,6 +118,11 @@ testSerialNeeding({ root: true, fuse: true })(
     for (const dir of [mounted, fork]) {
       t.throws(() => readFileSync(path.join(dir, BIG)), { code: 'EIO' });
       t.throws(() => readFileSync(path.join(dir, BIG)), { code: 'EIO' }, 'and it stays so');
+      t.regex(
+        daemonLog(sandbox),
+        new RegExp(`layer ${await depsDigestOf(sandbox, 'cp-1')}[^\\n]*${BIG}`),
+        'layer and path',
+      );
       t.deepEqual(compareByWalk(sandbox.path('reference'), dir, { ignore: [...OWN_FILES, BIG] }), []);
     }
     writeFiles(fork, { [BIG]: 'mended\n', 'src/more': 'more\n' });

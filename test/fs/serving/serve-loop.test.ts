@@ -21,6 +21,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
@@ -46,7 +47,7 @@ function testMount(title: string, run: (t: ExecutionContext) => void | Promise<v
   else test.serial.skip(`${title} (skipped: ${AVAILABILITY.reason ?? 'needs root'})`, run);
 }
 
-type WorkerMessage = { negotiated: Negotiated } | ({ error: string } & FailedRequest);
+type WorkerMessage = { negotiated: Negotiated } | { slow: true } | ({ error: string } & FailedRequest);
 
 interface TestMount {
   dir: string;
@@ -89,6 +90,16 @@ testMount('serve() ends by itself when unmounted, after agreeing with the kernel
   t.is(first.negotiated.maxWriteBytes, 1_048_576);
   t.true(first.negotiated.flags.includes('NO_OPEN_SUPPORT'));
   t.deepEqual(messages.slice(1), []);
+});
+
+testMount('a request in the slow lane delays no other, and a signal ends the wait for it', async (t) => {
+  const { dir, messages } = mountSample(t);
+  const waiting = spawn('stat', [join(dir, 'never')], { stdio: 'ignore' });
+  const ended = once(waiting, 'exit');
+  while (!messages.some((message) => 'slow' in message)) await sleep(10);
+  t.is(readFileSync(join(dir, 'small'), 'utf8'), 'hello\n');
+  waiting.kill('SIGINT');
+  t.deepEqual(await ended, [null, 'SIGINT']);
 });
 
 testMount('stat shows nanoseconds, dates before 1970, types, modes and shared inos', (t) => {

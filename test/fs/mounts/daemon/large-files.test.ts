@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { ExecutionContext } from 'ava';
 
-import { askDaemon } from '../../../fixtures/daemon.ts';
+import { askDaemon, daemonLog } from '../../../fixtures/daemon.ts';
 import { testSerialNeeding } from '../../../fixtures/external-tools.ts';
 import { newSandbox, type Sandbox } from '../../../fixtures/sandbox.ts';
 
@@ -34,13 +34,6 @@ async function until(isSo: () => boolean, what: string): Promise<void> {
     await sleep(20);
   }
   throw new Error(`waited in vain: ${what}`);
-}
-
-function logOf(sandbox: Sandbox): string {
-  const base = path.join(sandbox.runtimeDir, 'bento');
-  return readdirSync(base)
-    .map((name) => readFileSync(path.join(base, name, 'daemon.log'), 'utf8'))
-    .join('');
 }
 
 async function killServer(sandbox: Sandbox): Promise<void> {
@@ -106,7 +99,7 @@ testSerialNeeding(NEEDS)('a byte that changed in the cache reaches nobody', asyn
   writeFileSync(cached, wrong);
   (await sandbox.bento(['mount', 'cp-1', dir])).ok();
   t.is(sha(readFileSync(file)), sha(content));
-  await until(() => logOf(sandbox).includes(sha(content)), 'a line in the log that names the copy');
+  await until(() => daemonLog(sandbox).includes(sha(content)), 'a line in the log that names the copy');
 });
 
 testSerialNeeding(NEEDS)('what is not answered in time is an error for its caller, and for nobody else', async (t) => {
@@ -114,5 +107,5 @@ testSerialNeeding(NEEDS)('what is not answered in time is an error for its calle
   (await sandbox.bento(['mount', 'cp-1', dir], { env: { BENTO_SLOW_DEADLINE_MS: '0' } })).ok();
   t.throws(() => readFileSync(path.join(dir, 'deep', 'folder', 'large')), { code: 'EIO' });
   t.is(readFileSync(path.join(dir, 'small'), 'utf8'), 'small\n');
-  t.regex(logOf(sandbox), /no answer within 0 s/);
+  t.regex(daemonLog(sandbox), /no answer within 0 s/);
 });
