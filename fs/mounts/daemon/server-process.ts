@@ -16,7 +16,7 @@ export interface HeldConnection extends ConnectionSpec {
 }
 
 /** A server that lives shorter than this has not recovered. */
-const HEALTHY_MS = 30_000;
+const HEALTHY_MS = 5_000;
 /** The first death costs no pause; then each in a row doubles it, up to the last. */
 const PAUSE_FIRST_MS = 50;
 const PAUSE_MAX_MS = 10_000;
@@ -169,7 +169,9 @@ export class ServerProcess {
     this.#running = { child, descriptors: ours, startedMs: Date.now() };
     this.#missedPings = 0;
     child.on('message', (event: ServerEvent) => this.#hear(event));
-    child.once('error', (error) => this.#listener.onLog('warn', `the server cannot be started: ${error.message}`));
+    child.once('error', (error) => {
+      if (child.pid === undefined) this.#bury(`no start: ${error.message}`); // then there is no exit
+    });
     child.once('exit', (code, signal) => this.#bury(signal ?? `status ${code}`));
     this.#send({ op: 'backings', backings: this.backings });
     for (const connection of this.#connections.values()) this.#hand(connection);

@@ -11,6 +11,7 @@ import { packError } from '../../../store/thread-error.ts';
 import { openTree } from '../../tree/index-checkpoint.ts';
 import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
 import type { LargeFile, Prepared, ServerEvent, ServerRequest } from './connection.ts';
+import type { IndexWorkerData } from './index-worker.ts';
 import type { ConnectionToServe, ServeWorkerData, ServeWorkerMessage } from './serve-worker.ts';
 import { openServing, type Serving } from './served-trees.ts';
 import type { SlowWorkerData, SlowWorkerMessage, SlowWorkerOrder } from './slow-worker.ts';
@@ -147,17 +148,29 @@ class Server {
   }
 
   async #openTree(manifest: Digest): ReturnType<typeof openTree> {
+    const { store, entries } = this.#serving;
     try {
-      return await openTree(this.#serving, await this.#serving.store.loadCheckpoint(manifest));
+      const checkpoint = await store.loadCheckpoint(manifest);
+      const isIndexed = checkpoint.layers.every(({ descriptor }) => entries.layer(descriptor.digest) !== undefined);
+      if (!isIndexed) await indexOnThread({ storeRoot: store.root, manifest });
+      return await openTree(this.#serving, checkpoint);
     } catch (error) {
       if (!isDamage(error)) throw error;
-      const { root } = this.#serving.store;
-      throw new BentoError('INDEX_BROKEN', `the index of ${root} was damaged while it was in use`, {
+      throw new BentoError('INDEX_BROKEN', `the index of ${store.root} was damaged while it was in use`, {
         hint: 'run the command again; `bento mounts --restore` mends mounts that no longer answer',
         cause: error,
       });
     }
   }
+}
+
+/** What goes wrong there goes wrong again, and is told, when the tree is opened here. */
+async function indexOnThread(workerData: IndexWorkerData): Promise<void> {
+  const worker = new Worker(new URL('./index-worker.js', import.meta.url), { workerData, trackUnmanagedFds: false });
+  await new Promise((resolve) => {
+    worker.once('error', resolve);
+    worker.once('exit', resolve);
+  });
 }
 
 function tell(event: ServerEvent): void {
