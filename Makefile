@@ -26,7 +26,7 @@ help:
 	@echo 'make check       format, lint, types'
 	@echo 'make test        every test, or FILES="dist/test/store/layout.test.js ..."'
 	@echo 'make test-mount  the tests that need /dev/fuse'
-	@echo 'make soak        kill a thousand commands, race eight processes for a minute; or SOAK="--runs 200 --seed 7"'
+	@echo 'make soak        kill commands and the server of mounts again and again, race processes; or SOAK="--runs 200 --seed 7"'
 	@echo 'make golden      rewrite the golden files; read the diff'
 	@echo 'make fmt         format in place'
 	@echo 'make demo        the main job on a copy of this checkout'

@@ -8,7 +8,7 @@ import { FEW, MANY, shell, Subject } from './reading-subject.ts';
 import { git, gitEnv, LARGE_MIB, PART } from './reading-tree.ts';
 import type { BenchOptions } from './run.ts';
 
-/** What an issue of ours asked for; see docs/benchmarks.md. Speeds are ext4's time divided by the mount's. */
+/** The goals. Speeds are ext4's time divided by the mount's. */
 const WANTED = {
   node: 0.9,
   gitStatus: 0.8,

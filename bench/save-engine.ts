@@ -9,7 +9,7 @@ import { dropCaches, formatBytes, formatMs, measure, run } from './measure.ts';
 import { type Arm, type Goal, type Report, type Timing } from './measure.ts';
 import type { BenchOptions } from './run.ts';
 
-/** What an issue of ours asked for; see docs/benchmarks.md. */
+/** The goals; see docs/benchmarks.md. */
 const WANTED = {
   firstToPigz: 0.6,
   sizeToPigz: 1.15,

@@ -4,7 +4,7 @@ import { fromText } from '../../store/byte-string.ts';
 import { BentoError, describeSystemError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { mount, MS_BIND, MS_PRIVATE } from '../../store/syscalls.ts';
-import type { ServeWish } from './daemon/control.ts';
+import type { ControlRequest, ServeWish } from './daemon/control.ts';
 import { askDaemon, connectDaemon, findDaemon } from './daemon/daemon-client.ts';
 import { unmount } from './dev-fuse.ts';
 import { fileMountsBelow, isServed, mountedAt, mountedFileSystems } from './mountinfo.ts';
@@ -124,6 +124,7 @@ export async function release(store: Store, record: MountRecord, lazy: boolean):
     unmount(fromText(record.target), { lazy });
     return;
   }
+  if (record.engine === 'bind') await tellDaemon(store, { op: 'unmounting', target: record.target });
   try {
     unmountWithFiles(record.target);
   } catch (error) {
@@ -142,12 +143,17 @@ function refuseIfCovered(record: MountRecord): void {
 
 /** @returns false when nobody is there to do it, or does not answer */
 async function isReleasedByDaemon(store: Store, { target }: MountRecord, lazy: boolean): Promise<boolean> {
+  return await tellDaemon(store, { op: 'release', target, lazy });
+}
+
+/** @returns whether a daemon runs and did it in time */
+async function tellDaemon(store: Store, request: ControlRequest): Promise<boolean> {
   const daemon = await findDaemon(store).catch(() => undefined);
   if (daemon === undefined) return false;
   using client = daemon;
   const timer = setTimeout(() => client.close(), RELEASE_TIMEOUT_MS);
   try {
-    await client.ask({ op: 'release', target, lazy });
+    await client.ask(request);
     return true;
   } catch (error) {
     if (error instanceof BentoError && error.code === 'DAEMON_FAILED') return false;
@@ -172,9 +178,7 @@ function unmountWithFiles(target: string): void {
 
 /** What stays mounted keeps its speed. */
 async function giveFilesBack(store: Store, { engine, target }: MountRecord): Promise<void> {
-  if (engine !== 'bind') return;
-  using daemon = await findDaemon(store).catch(() => undefined);
-  await daemon?.ask({ op: 'mounted', target }).catch(() => undefined);
+  if (engine === 'bind') await tellDaemon(store, { op: 'mounted', target });
 }
 
 /** Takes away what a daemon that was killed left mounted in its runtime folder. To be called when none runs. */

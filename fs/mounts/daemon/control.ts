@@ -19,6 +19,7 @@ export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | { kind: 'all' };
  * - `hello`: how is it going
  * - `prepare`: make a checkpoint appear in one of the daemon's trees; answered with the folder to mount from
  * - `mounted`: a view of it was mounted at `target`, where large files may now be given a faster way
+ * - `unmounting`: it is about to be unmounted; answered when nothing is mounted inside it any more
  * - `serve`: mount at `target` with a connection of its own, for users who may not bind, and for `mount --all`
  * - `release`: take such a mount away
  * - `upgrade`: hand everything over to the daemon at `program`, without unmounting
@@ -28,6 +29,7 @@ export type ControlRequest =
   | { op: 'hello' }
   | ({ op: 'prepare' } & TreeWish)
   | { op: 'mounted'; target: string }
+  | { op: 'unmounting'; target: string }
   | { op: 'serve'; target: string; allowOther: boolean; wish: ServeWish }
   | { op: 'release'; target: string; lazy: boolean }
   | { op: 'upgrade'; program: string }

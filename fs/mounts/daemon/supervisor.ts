@@ -75,6 +75,8 @@ class Supervisor {
   #isHandedOver = false;
   #handingOver: Promise<void> | undefined;
   #binding: Promise<void> = Promise.resolve();
+  /** Mounts that are going away: nothing is mounted inside them any more. */
+  readonly #unmounting = new Set<string>();
 
   private constructor(store: Store, runtime: RuntimeDir, lock: FileLock) {
     this.#store = store;
@@ -185,7 +187,12 @@ class Supervisor {
       case 'prepare':
         return await this.#prepare(request);
       case 'mounted':
+        this.#unmounting.delete(request.target);
         this.#bindLargeFiles();
+        return undefined;
+      case 'unmounting':
+        this.#unmounting.add(request.target);
+        await this.#binding;
         return undefined;
       case 'serve':
         this.#connect(request.target, await this.#whatToShow(request.wish), request.allowOther);
@@ -254,12 +261,16 @@ class Supervisor {
 
   async #bindMissing(): Promise<void> {
     const records = (await this.#table.list()).filter(({ mounted, engine }) => mounted && engine === 'bind');
-    const missing: FileBind[] = [];
-    for (const record of records) missing.push(...(await this.#missingBinds(record)));
-    if (missing.length === 0) return;
-    const failures = await bindFiles(missing);
-    for (const failure of failures) log.warn(failure);
-    log.info({ count: missing.length - failures.length }, 'large files mounted on their own');
+    for (const target of this.#unmounting) {
+      if (!records.some((record) => record.target === target)) this.#unmounting.delete(target);
+    }
+    for (const record of records) {
+      const missing = await this.#missingBinds(record);
+      if (missing.length === 0 || this.#unmounting.has(record.target)) continue;
+      const failures = await bindFiles(missing);
+      for (const failure of failures) log.warn(failure);
+      log.info({ target: record.target, count: missing.length - failures.length }, 'large files mounted on their own');
+    }
   }
 
   async #missingBinds({ target, manifest, keepOwners = false }: MountStatus): Promise<FileBind[]> {

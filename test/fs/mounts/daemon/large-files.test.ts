@@ -85,6 +85,19 @@ testSerialNeeding(NEEDS)(
   },
 );
 
+testSerialNeeding(NEEDS)('a mount is unmounted while its large files are being mounted', async (t) => {
+  const { sandbox, dir } = await savedLargeFile(t);
+  for (let i = 0; i < 6; i += 1) {
+    (await sandbox.bento(['mount', 'cp-1', dir])).ok();
+    readFileSync(path.join(dir, 'deep', 'folder', 'large'));
+    (await sandbox.bento(['unmount', dir])).ok();
+    t.deepEqual(
+      sandbox.mounts().filter((target) => target.startsWith(dir)),
+      [],
+    );
+  }
+});
+
 testSerialNeeding(NEEDS)('a byte that changed in the cache reaches nobody', async (t) => {
   const { sandbox, content, dir } = await savedLargeFile(t);
   (await sandbox.bento(['mount', 'cp-1', dir])).ok();
