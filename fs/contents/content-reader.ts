@@ -6,6 +6,7 @@ import { numberOf } from '../../index/rows.ts';
 import { toText } from '../../store/byte-string.ts';
 import { hexOf, shortDigest, type Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
+import { noteGarbage } from '../../store/buffer-garbage.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
 import type { Store } from '../../store/store.ts';
@@ -168,6 +169,7 @@ export class ContentReader {
     const mayBeShared = packing === 'gzip' && wholeMemberBytes(chunk) > 0;
     const length = mayBeShared ? chunk.blobBytes : storedBytes(chunk, packing);
     const inflated = inflateStored(readExactly(blob, chunk.blobOffset, length), packing, endOf(chunk));
+    noteGarbage(length + inflated.length);
     const isShared = mayBeShared && inflated.length > chunk.sizeBytes && inflated.length <= SHARED_INFLATED_BYTES_MAX;
     if (isShared) this.#inflated.add(key, inflated);
     return inflated;

@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 
 import type { Entries } from '../../index/entries.ts';
 import { numberOf } from '../../index/rows.ts';
+import { noteGarbage } from '../../store/buffer-garbage.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
@@ -287,7 +288,9 @@ export class LargeReader {
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
     const blob = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
     try {
-      return await readChunk(readerOf(blob), chunk, blob.packing);
+      const bytes = await readChunk(readerOf(blob), chunk, blob.packing);
+      noteGarbage(chunk.blobBytes + bytes.length);
+      return bytes;
     } catch (error) {
       if (!(error instanceof BentoError)) throw error;
       this.#layouts.forget(id);

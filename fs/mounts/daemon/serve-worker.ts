@@ -1,6 +1,7 @@
 import { closeSync, readSync } from 'node:fs';
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
 
+import { allowGarbage } from '../../../store/buffer-garbage.ts';
 import { PollSet } from '../../../store/syscalls.ts';
 import type { ConnectionSpec } from './connection.ts';
 import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
@@ -34,8 +35,10 @@ export type ServeWorkerMessage = { ended: string } | { error: string; operation:
 
 /** How many requests of one connection are answered before the others get their turn. */
 const TURN_MAX = 32;
+const GARBAGE_BYTES_MAX = 32 << 20;
 
 const { storeRoot, verified, slow, only, wakeFd } = workerData as ServeWorkerData;
+allowGarbage(GARBAGE_BYTES_MAX, 'major');
 const serving = await openServing(storeRoot, verified);
 
 function optionsFor(connection: ConnectionToServe): { tree: Parameters<typeof serve>[1]; options: ServeOptions } {

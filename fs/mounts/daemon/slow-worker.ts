@@ -1,5 +1,6 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 
+import { allowGarbage } from '../../../store/buffer-garbage.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { ioctl } from '../../../store/syscalls.ts';
 import { LargeReader } from '../../contents/large-reader.ts';
@@ -44,6 +45,7 @@ const DEADLINE_MS = Number(process.env['BENTO_SLOW_DEADLINE_MS'] ?? 60_000);
 /** FUSE_DEV_IOC_BACKING_OPEN (linux/fuse.h); struct fuse_backing_map: descriptor i32, flags u32, padding u64. */
 const BACKING_OPEN = 0x4010_e501;
 const BACKING_MAP_BYTES = 16;
+const GARBAGE_BYTES_MAX = 32 << 20;
 /** In place of a number: the kernel refuses to open a file in two ways at once, so one read through us stays so. */
 const NO_BACKING = 0;
 
@@ -178,5 +180,6 @@ function tell(message: SlowWorkerMessage): void {
 }
 
 const { storeRoot, verified } = workerData as SlowWorkerData;
+allowGarbage(GARBAGE_BYTES_MAX, 'major');
 const lane = new SlowLane(await openServing(storeRoot, verified));
 parentPort?.on('message', (order: SlowWorkerOrder) => lane.obey(order));
