@@ -1,4 +1,5 @@
 import type { Digest } from '../../../store/digest.ts';
+import type { ThreadError } from '../../../store/thread-error.ts';
 import type { Negotiated } from '../../serving/negotiate.ts';
 
 /**
@@ -34,7 +35,7 @@ export type ServerEvent =
   | { event: 'backing'; backing: Backing }
   | { event: 'cached' }
   | { event: 'done'; id: number; result: unknown }
-  | { event: 'failed'; id: number; error: unknown };
+  | { event: 'failed'; id: number; error: ThreadError };
 
 /** A file the kernel reads by itself: the connection's number for it outlives the process that registered it. */
 export interface Backing {
@@ -48,8 +49,6 @@ export interface Prepared {
   hasXattrs: boolean;
   /** Some entry belongs to somebody else than the owner of the workspace. */
   hasOwners: boolean;
-  /** It holds files that are worth a way of their own. */
-  hasLargeFiles: boolean;
 }
 
 /** A large file of a checkpoint. */

@@ -3,9 +3,10 @@ import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { sendFd, socketpair } from '../../../store/syscalls.ts';
-import { unpackError, type ThreadError } from '../../../store/thread-error.ts';
+import { unpackError } from '../../../store/thread-error.ts';
 import type { Backing, ConnectionSpec, ServerEvent, ServerRequest } from './connection.ts';
 import type { DaemonHealth } from './control.ts';
 import { SMALL_HEAP, SMALL_MALLOC } from './small-process.ts';
@@ -38,8 +39,8 @@ export interface ServerListener {
   onLog: (level: 'info' | 'warn', line: string) => void;
 }
 
-type Question =
-  Extract<ServerRequest, { id: number }> extends infer One ? (One extends object ? Omit<One, 'id'> : never) : never;
+/** What `ask` asks; it adds the number that the answer comes back with. */
+type Question = { op: 'prepare' | 'large-files'; manifest: Digest };
 
 interface Pending {
   request: ServerRequest;
@@ -230,7 +231,7 @@ export class ServerProcess {
         this.#pending.delete(event.id);
         return;
       case 'failed':
-        this.#pending.get(event.id)?.reject(unpackError(event.error as ThreadError));
+        this.#pending.get(event.id)?.reject(unpackError(event.error));
         this.#pending.delete(event.id);
     }
   }

@@ -132,11 +132,9 @@ class Server {
 
   async #prepare(manifest: Digest): Promise<Prepared> {
     const { layers } = await this.#openTree(manifest);
-    const largest = this.#serving.entries.largeFiles(layers).length;
     return {
       hasXattrs: layers.some((layer) => layer.hasXattrs),
       hasOwners: layers.some((layer) => layer.hasOwners),
-      hasLargeFiles: largest > 0,
     };
   }
 
