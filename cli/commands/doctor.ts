@@ -91,6 +91,7 @@ const ENGINES: Record<EngineChoice['engine'], string> = {
   bind: 'bind mounts of one FUSE tree',
   fuse: 'a FUSE mount for each',
   overlay: 'kernel overlays over the FUSE tree',
+  cow: 'copy-on-write in the mount daemon',
   copy: 'plain copies',
   none: 'will fail',
 };

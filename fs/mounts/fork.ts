@@ -1,18 +1,25 @@
-import { lstatSync } from 'node:fs';
+import { lstatSync, type BigIntStats } from 'node:fs';
 import { chmod, chown, rm, rmdir } from 'node:fs/promises';
 
-import { fromText, toFsPath } from '../../store/byte-string.ts';
+import { fromText, toFsPath, type ByteString } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
-import { lsetxattr, readXattrs, utimensat } from '../../store/syscalls.ts';
+import { lsetxattr, readXattrs, utimensat, type Timestamp } from '../../store/syscalls.ts';
 import { giveUpHead } from '../workspace/heads.ts';
-import { fuseAvailability, unmount } from './dev-fuse.ts';
-import { bring, release } from './kernel-mount.ts';
+import { fuseAvailability, mayMount, unmount } from './dev-fuse.ts';
+import { bring, fuseMissing, release } from './kernel-mount.ts';
 import type { CopyCheckpoint, Mounted } from './mount.ts';
 import { newRecord, type MountRequest } from './mount-record.ts';
-import { MountTable, type CheckpointRecord, type MountStatus } from './mount-table.ts';
+import {
+  FORK_ENGINES,
+  fstypeOf,
+  MountTable,
+  type CheckpointRecord,
+  type ForkEngine,
+  type MountStatus,
+} from './mount-table.ts';
 import { mountedAt } from './mountinfo.ts';
 import { hasAllUsers, inInitialUserNamespace } from './namespaces.ts';
 import { removeNote, writeNote } from './note-file.ts';
@@ -32,10 +39,12 @@ export interface ForkSteps {
 }
 
 /**
- * Makes a writable workspace over a checkpoint: an upper directory and an overlay mount of it. Whatever is not changed is
- * shared with the checkpoint and with everything else made from it. Where the kernel does not let us, it is a copy.
+ * Makes a writable workspace over a checkpoint: an upper directory, and a mount of both with the fastest engine that works
+ * here. Whatever is not changed is shared with the checkpoint and with everything else made from it. Where nothing can be
+ * mounted, it is a copy.
  *
- * @throws BentoError TARGET_NOT_EMPTY, MOUNT_POINT_BUSY, MOUNT_POINT_MISSING or what loading throws
+ * @throws BentoError TARGET_NOT_EMPTY, MOUNT_POINT_BUSY, MOUNT_POINT_MISSING or what loading throws; what mounting throws
+ *   when one engine was asked for
  */
 export async function forkCheckpoint(store: Store, request: MountRequest, steps: ForkSteps): Promise<Mounted> {
   const { target, made } = await makeForkTarget(request.target);
@@ -52,17 +61,17 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
   }
   let record = newForkRecord({ ...request, target }, made);
   try {
-    const { lower, copiedBecause } = await mountOverlay(store, record);
-    if (copiedBecause !== undefined) {
-      record = { ...record, engine: 'copy' };
-      removeNote(target);
-      await table.add(record);
+    const { engine, rootDir, copiedBecause } = await mountFork(store, record, enginesToTry(request.engine));
+    record = { ...record, engine };
+    const root = rootDir === undefined ? undefined : lstatSync(toFsPath(fromText(rootDir)), { bigint: true });
+    if (engine === 'copy') {
       lock.release();
       await steps.copy(record);
     }
     await steps.prepare(record);
     faultPoint('fork.described');
-    if (lower !== undefined) await keepRootAttributes(lower, target);
+    if (root !== undefined && rootDir !== target) await keepRootAttributes(root, fromText(rootDir ?? ''), target);
+    if (root !== undefined) utimensat(fromText(target), { mtime: mtimeOf(root) });
     return { record, copiedBecause };
   } catch (error) {
     await tearDown(store, record);
@@ -74,9 +83,18 @@ export async function forkCheckpoint(store: Store, request: MountRequest, steps:
 
 /** Who may own files keeps the recorded owners, so that what the fork does not change stays as it is. */
 function newForkRecord(request: MountRequest, madeTarget: boolean): CheckpointRecord {
+  const isRoot = mayMount();
   const isInitial = inInitialUserNamespace();
-  const keepOwners = isInitial || hasAllUsers();
-  return newRecord({ ...request, keepOwners }, { kind: 'fork', engine: 'overlay', madeTarget, userxattr: !isInitial });
+  const keepOwners = isRoot && (isInitial || hasAllUsers());
+  const userxattr = !isRoot || !isInitial;
+  return newRecord({ ...request, keepOwners }, { kind: 'fork', engine: 'overlay', madeTarget, userxattr });
+}
+
+function enginesToTry(wanted: ForkEngine | undefined): readonly ForkEngine[] {
+  if (wanted !== undefined) return [wanted];
+  const { usable } = fuseAvailability();
+  if (usable === undefined) return ['copy'];
+  return usable === 'root' ? FORK_ENGINES : ['cow', 'copy'];
 }
 
 /** Ends a fork for good: what was not saved is gone, and the directory too if the fork made it. */
@@ -87,47 +105,67 @@ export async function removeFork(store: Store, record: MountStatus, lazy: boolea
   await tearDown(store, record);
 }
 
-/** @returns the checkpoint's folder below it, or why it did not work where a copy can take its place */
-async function mountOverlay(
-  store: Store,
-  record: CheckpointRecord,
-): Promise<{ lower?: string | undefined; copiedBecause: string | undefined }> {
+interface MountedFork {
+  engine: ForkEngine;
+  /** Where the attributes of the checkpoint's root can be seen; undefined for a copy. */
+  rootDir: string | undefined;
+  copiedBecause: string | undefined;
+}
+
+/** Mounts with the first engine that works. @throws what the last one throws, unless that is a copy */
+async function mountFork(store: Store, record: CheckpointRecord, engines: readonly ForkEngine[]): Promise<MountedFork> {
+  const table = new MountTable(store);
   const { usable, reason } = fuseAvailability();
-  if (usable !== 'root') return { copiedBecause: reason ?? 'an ordinary user may not mount overlays' };
+  let obstacle = usable === undefined ? fuseMissing(reason) : undefined;
+  for (const engine of engines) {
+    if (engine === 'copy') {
+      removeNote(record.target);
+      await rm(table.forkDir(record), { recursive: true, force: true });
+      await table.add({ ...record, engine });
+      return { engine, rootDir: undefined, copiedBecause: obstacle?.message ?? 'it was asked for' };
+    }
+    if (usable === undefined) continue;
+    try {
+      return { engine, rootDir: await mountWith(store, { ...record, engine }), copiedBecause: undefined };
+    } catch (error) {
+      if (!(error instanceof BentoError && IS_ABOUT_THE_ENGINE.has(error.code))) throw error;
+      obstacle = error;
+    }
+  }
+  throw obstacle ?? fuseMissing(reason);
+}
+
+const IS_ABOUT_THE_ENGINE = new Set(['MOUNT_FAILED', 'FUSE_UNAVAILABLE']);
+
+/** @returns the directory that shows the checkpoint's root as it is */
+async function mountWith(store: Store, record: CheckpointRecord): Promise<string> {
   const table = new MountTable(store);
   await table.makeForkDirs(record);
   faultPoint('fork.dirs-made');
   await table.add(record);
   faultPoint('fork.recorded');
-  try {
-    writeNote(record, store.root);
-    const lower = await bring(store, record);
-    faultPoint('fork.mounted');
-    return { lower, copiedBecause: undefined };
-  } catch (error) {
-    if (error instanceof BentoError && REPLACED_BY_COPY.has(error.code)) return { copiedBecause: error.message };
-    throw error;
-  }
+  writeNote(record, store.root);
+  const lower = await bring(store, record);
+  faultPoint('fork.mounted');
+  return lower ?? record.target;
 }
 
-const REPLACED_BY_COPY = new Set(['MOUNT_FAILED', 'FUSE_UNAVAILABLE']);
-
 /** An overlay's root shows the attributes of its upper directory: these are made the checkpoint's. */
-async function keepRootAttributes(checkpointDir: string, target: string): Promise<void> {
-  const lower = fromText(checkpointDir);
-  const upper = fromText(target);
-  const stat = lstatSync(toFsPath(lower), { bigint: true });
-  const NSEC = 1_000_000_000n;
-  const nsec = ((stat.mtimeNs % NSEC) + NSEC) % NSEC;
+async function keepRootAttributes(stat: BigIntStats, lower: ByteString, target: string): Promise<void> {
   await chown(target, Number(stat.uid), Number(stat.gid));
   await chmod(target, Number(stat.mode & 0o7777n));
-  for (const [name, value] of readXattrs(lower) ?? []) lsetxattr(upper, name, value);
-  utimensat(upper, { mtime: { sec: Number((stat.mtimeNs - nsec) / NSEC), nsec: Number(nsec) } });
+  for (const [name, value] of readXattrs(lower) ?? []) lsetxattr(fromText(target), name, value);
+}
+
+function mtimeOf({ mtimeNs }: BigIntStats): Timestamp {
+  const NSEC = 1_000_000_000n;
+  const nsec = ((mtimeNs % NSEC) + NSEC) % NSEC;
+  return { sec: Number((mtimeNs - nsec) / NSEC), nsec: Number(nsec) };
 }
 
 async function tearDown(store: Store, record: CheckpointRecord | MountStatus): Promise<void> {
   const table = new MountTable(store);
-  if (record.engine === 'overlay' && mountedAt(record.target)?.fstype === 'overlay')
+  if (record.engine !== 'copy' && mountedAt(record.target)?.fstype === fstypeOf(record))
     unmount(fromText(record.target), { lazy: true });
   if (mountedAt(record.target) === undefined) removeNote(record.target);
   if (record.engine === 'copy') await emptyDirectory(record.target);

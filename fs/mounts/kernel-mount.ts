@@ -43,7 +43,7 @@ async function bringOnce(
   { isCareful = false }: { isCareful?: boolean },
 ): Promise<string | undefined> {
   const { target, engine, manifest, keepOwners = false, allowOther = false } = record;
-  if (engine === 'fuse' || manifest === undefined) {
+  if (isConnection(record) || manifest === undefined) {
     using daemon = await connectDaemon(store);
     await daemon.ask({ op: 'serve', target, allowOther, wish: wishOf(record) });
     return undefined;
@@ -58,7 +58,7 @@ async function bringOnce(
     });
   }
   if (engine === 'overlay') {
-    mountFork(folder, record, new MountTable(store).forkDir(record));
+    mountKernelOverlay(folder, record, new MountTable(store).forkDir(record));
   } else {
     bindMount(folder, target);
     await askDaemon(store, { op: 'mounted', target }).catch(() => undefined); // only about speed
@@ -72,8 +72,10 @@ function daemonElsewhere({ root }: Store): BentoError {
   });
 }
 
-function wishOf({ manifest, keepOwners }: MountRecord): ServeWish {
-  return manifest === undefined ? { kind: 'all' } : { kind: 'checkpoint', manifest, keepOwners: keepOwners === true };
+function wishOf({ id, engine, manifest, keepOwners = false, userxattr = false }: MountRecord): ServeWish {
+  if (manifest === undefined) return { kind: 'all' };
+  if (engine === 'cow') return { kind: 'workspace', manifest, keepOwners, fork: id, userxattr };
+  return { kind: 'checkpoint', manifest, keepOwners };
 }
 
 /**
@@ -91,7 +93,7 @@ function bindMount(source: string, target: string): void {
 }
 
 /** @throws BentoError MOUNT_FAILED whatever the reason, but for a full disk: a copy can take its place */
-function mountFork(lower: string, { target, userxattr }: MountRecord, forkDir: string): void {
+function mountKernelOverlay(lower: string, { target, userxattr }: MountRecord, forkDir: string): void {
   try {
     mountOverlay(target, { lower, upper: join(forkDir, 'upper'), work: join(forkDir, 'work') }, userxattr === true);
   } catch (error) {
@@ -119,7 +121,7 @@ export function fuseMissing(reason: string | undefined): BentoError {
 export async function release(store: Store, record: MountRecord, lazy: boolean): Promise<void> {
   if (record.engine === 'copy') return;
   refuseIfCovered(record);
-  if (record.engine === 'fuse' && (await isReleasedByDaemon(store, record, lazy))) return;
+  if (isConnection(record) && (await isReleasedByDaemon(store, record, lazy))) return;
   if (lazy) {
     unmount(fromText(record.target), { lazy });
     return;
@@ -139,6 +141,11 @@ function refuseIfCovered(record: MountRecord): void {
   throw new BentoError('MOUNT_POINT_BUSY', `something else is mounted over the ${record.kind} on ${record.target}`, {
     hint: `take that away first: umount ${record.target}`,
   });
+}
+
+/** It has a FUSE connection of its own, which the daemon made. */
+function isConnection({ engine }: MountRecord): boolean {
+  return engine === 'fuse' || engine === 'cow';
 }
 
 /** @returns false when nobody is there to do it, or does not answer */

@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os';
 
 import type { Digest } from '../../store/digest.ts';
-import { recordId, type CheckpointRecord, type Engine, type MountRecord } from './mount-table.ts';
+import { recordId, type CheckpointRecord, type Engine, type ForkEngine, type MountRecord } from './mount-table.ts';
 import { bootId, mountNamespace } from './namespaces.ts';
 
 /** What is mounted where, before anything has been done about it. */
@@ -17,6 +17,8 @@ export interface MountRequest {
   keepOwners?: boolean;
   /** Let other users look. */
   allowOther?: boolean;
+  /** Of a fork: this engine and no other. */
+  engine?: ForkEngine;
 }
 
 /** What only some kinds of mount have. */

@@ -13,9 +13,13 @@ import { bootId, mayBeInUse, mountNamespace } from './namespaces.ts';
 
 /**
  * How a mount is made: `bind` of the daemon's tree, a FUSE mount of its own (`fuse`), kernel overlayfs over the daemon's
- * tree (`overlay`), or a plain copy where nothing can be mounted.
+ * tree (`overlay`), copy-on-write in the daemon itself (`cow`), or a plain copy where nothing can be mounted.
  */
-export type Engine = 'bind' | 'fuse' | 'overlay' | 'copy';
+export type Engine = 'bind' | 'fuse' | ForkEngine;
+
+/** What makes a directory writable, the fastest first. All but `copy` keep changes in the same format. */
+export const FORK_ENGINES = ['overlay', 'cow', 'copy'] as const;
+export type ForkEngine = (typeof FORK_ENGINES)[number];
 
 /** What a view of the whole store goes by, in place of a reference. */
 export const WHOLE_STORE = 'all';
@@ -39,7 +43,7 @@ interface CommonRecord {
   keepOwners?: boolean;
   /** Other users may look, too. Always so for what root mounts. */
   allowOther?: boolean;
-  /** An overlay whose marks are `user.` attributes, as they are inside a user namespace. */
+  /** A fork whose marks are `user.` attributes, as they are for whoever is not root of the machine. */
   userxattr?: boolean;
   /** When and where it was mounted last: no mount outlives its boot, and another mount namespace does not see it. */
   bootId?: string;

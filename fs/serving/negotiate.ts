@@ -16,6 +16,8 @@ export interface Wishes {
   passthrough: boolean;
   /** OPEN is answered once, with ENOSYS, and then no more: the kernel opens files by itself and keeps their pages. */
   openless: boolean;
+  /** Things are changed through it. */
+  writable?: boolean;
 }
 
 export interface InitAnswer {
@@ -80,8 +82,20 @@ export function negotiate(requestBytes: Buffer, wishes: Wishes): InitAnswer {
   return { negotiated: major === PROTOCOL_MAJOR ? negotiated : undefined, reply };
 }
 
-function wantedFlags({ passthrough, openless }: Wishes): ReadonlySet<InitFlag> {
-  const wanted = new Set(WANTED_FLAGS);
+/**
+ * What a file system that is written to needs: it truncates while it opens, applies the umask unless a directory has default
+ * ACLs, enforces ACLs, and takes setuid bits away when somebody else writes.
+ */
+const WRITING_FLAGS: readonly InitFlag[] = [
+  'ATOMIC_O_TRUNC',
+  'DONT_MASK',
+  'POSIX_ACL',
+  'HANDLE_KILLPRIV_V2',
+  'SETXATTR_EXT',
+];
+
+function wantedFlags({ passthrough, openless, writable = false }: Wishes): ReadonlySet<InitFlag> {
+  const wanted = new Set(writable ? [...WANTED_FLAGS, ...WRITING_FLAGS] : WANTED_FLAGS);
   if (passthrough) wanted.add('PASSTHROUGH');
   if (openless) wanted.add('NO_OPEN_SUPPORT');
   return wanted;

@@ -59,7 +59,7 @@ export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOp
   const dir = realpathSync(options.dir);
   const table = new MountTable(source.store);
   const record = await table.at(dir);
-  const fork = record?.kind === 'fork' && record.engine === 'overlay' ? record : undefined;
+  const fork = record?.kind === 'fork' && record.engine !== 'copy' ? record : undefined;
   if (fork !== undefined && !fork.mounted) {
     throw new BentoError('NOT_MOUNTED', `${dir} is a fork that is not mounted`, { hint: 'bento mounts --restore' });
   }

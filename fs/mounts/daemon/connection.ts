@@ -4,12 +4,14 @@ import type { Negotiated } from '../../serving/negotiate.ts';
 
 /**
  * What one FUSE connection shows. `tree` is every checkpoint of the store as a folder named by its manifest's hex digest;
- * `large` the large files of all of them, by their ids, with a way past us; `all` the workspaces and tags as folders.
+ * `large` the large files of all of them, by their ids, with a way past us; `workspace` a checkpoint with the changes of a
+ * fork; `all` the workspaces and tags as folders.
  */
 export type ConnectionKind =
   | { kind: 'tree'; xattrs: boolean; keepOwners: boolean }
   | { kind: 'large' }
   | { kind: 'checkpoint'; manifest: Digest; xattrs: boolean; keepOwners: boolean }
+  | { kind: 'workspace'; manifest: Digest; keepOwners: boolean; fork: string; userxattr: boolean }
   | { kind: 'all' };
 
 /** A FUSE connection, as the supervisor tells the server of it; its descriptor comes beside. Plain data. */

@@ -10,8 +10,16 @@ export interface TreeWish {
   keepOwners: boolean;
 }
 
-/** What a FUSE connection of its own shows: one checkpoint, or every workspace and tag of the store as folders. */
-export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | { kind: 'all' };
+/** A writable view: what it changes is kept in the folder of a fork. */
+export interface WorkspaceWish extends TreeWish {
+  /** Id of the fork's record, which names its folder. */
+  fork: string;
+  /** Its marks are `user.` attributes. */
+  userxattr: boolean;
+}
+
+/** What a FUSE connection of its own shows: one checkpoint, a fork of one, or every workspace and tag as folders. */
+export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | ({ kind: 'workspace' } & WorkspaceWish) | { kind: 'all' };
 
 /**
  * What is said on the daemon's control socket: one JSON object a line, each request answered by one line.

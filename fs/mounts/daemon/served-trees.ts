@@ -1,6 +1,7 @@
 import { Entries } from '../../../index/entries.ts';
 import { IndexDatabase } from '../../../index/database.ts';
 import { Trees } from '../../../index/trees.ts';
+import { BentoError } from '../../../store/errors.ts';
 import { Store } from '../../../store/store.ts';
 import { ContentCache } from '../../contents/content-cache.ts';
 import { ContentReader } from '../../contents/content-reader.ts';
@@ -50,6 +51,8 @@ export function servedTree(
     }
     case 'large':
       return { tree: new LargeTree(entries, reader, { owner }), options: { resume, opener: () => 'slow' } };
+    case 'workspace':
+      throw new BentoError('FUSE_UNAVAILABLE', 'this daemon does not serve workspaces');
     case 'all': {
       const tree = new AllTree(store, new StoreTree(entries, trees, reader, { owner, keepOwners: false }));
       return { tree, options: { resume, mayGrow: (nodeId) => tree.mayGrow(nodeId) } };

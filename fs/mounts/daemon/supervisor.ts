@@ -27,6 +27,7 @@ import {
 import { fuseAvailability, mountAsRoot, mountAsUser, raiseReadAhead, unmount } from '../dev-fuse.ts';
 import { shakeHands } from './handshake.ts';
 import { largeFileName } from '../../serving/large-tree.ts';
+import type { Wishes } from '../../serving/negotiate.ts';
 import { MountTable, type MountStatus } from '../mount-table.ts';
 import { mountedAt, mountedFileSystems } from '../mountinfo.ts';
 import { isAloneInNamespace } from '../namespaces.ts';
@@ -211,6 +212,7 @@ class Supervisor {
   async #whatToShow(wish: ServeWish): Promise<ConnectionKind> {
     if (wish.kind === 'all') return wish;
     const { hasXattrs, hasOwners } = await this.#server.ask<Prepared>({ op: 'prepare', manifest: wish.manifest });
+    if (wish.kind === 'workspace') throw new BentoError('FUSE_UNAVAILABLE', 'this daemon does not serve workspaces');
     return { ...wish, xattrs: hasXattrs, keepOwners: wish.keepOwners && hasOwners };
   }
 
@@ -232,10 +234,10 @@ class Supervisor {
   }
 
   #connect(target: string, shows: ConnectionKind, allowOther: boolean): void {
-    const options = { target: fromText(target), allowOther };
+    const isWorkspace = shows.kind === 'workspace';
+    const options = { target: fromText(target), allowOther, readOnly: !isWorkspace };
     const fd = this.#isRoot ? mountAsRoot(options) : mountAsUser(options);
-    const isLarge = shows.kind === 'large';
-    const negotiated = shakeHands(fd, { passthrough: isLarge, openless: !isLarge });
+    const negotiated = shakeHands(fd, wishesFor(shows, this.#isRoot));
     this.#server.serve({ target, shows, negotiated, fd });
     if (isShared(shows)) makePrivate(fromText(target));
     const mounted = mountedAt(target);
@@ -358,6 +360,18 @@ class Supervisor {
         cause: error,
       });
     }
+  }
+}
+
+/** What files are read or written by the kernel itself needs OPEN, which others do without. */
+function wishesFor({ kind }: ConnectionKind, isRoot: boolean): Wishes {
+  switch (kind) {
+    case 'large':
+      return { passthrough: true, openless: false };
+    case 'workspace':
+      return { passthrough: isRoot, openless: false, writable: true };
+    default:
+      return { passthrough: false, openless: true };
   }
 }
 
