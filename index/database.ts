@@ -118,7 +118,7 @@ export class IndexDatabase {
 
 function makeFolder(dir: string): void {
   try {
-    mkdirSync(dir, { recursive: true });
+    mkdirSync(dir, { recursive: true, mode: 0o755 });
   } catch (error) {
     throw describeSystemError(error, `making ${dir}`);
   }

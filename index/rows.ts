@@ -16,10 +16,10 @@ export const ENTRY_TYPES: readonly EntryType[] = [
 export const FLAG_IMPLICIT = 1;
 export const FLAG_OPAQUE = 2;
 
-/** Ids are `number * 2^32 + position`; all stay below 2^53, so plain numbers hold them. */
+/** Ids are `number * 2^32 + position`; all stay below 2^52, so plain numbers hold them and leave a bit to mark others with. */
 export const POSITION_SPAN = 2 ** 32;
 export const ROOT_POSITION = 1;
-export const NUMBER_MAX = 2 ** 21 - 1;
+export const NUMBER_MAX = 2 ** 20 - 1;
 /** Far more than a layer can have; whoever hands out ids may use the bits above for marks of their own. */
 export const POSITION_MAX = 2 ** 24 - 1;
 

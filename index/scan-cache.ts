@@ -127,7 +127,7 @@ export class ScanCache {
   static store(path: string, header: ScanHeader, draft: ScanDraft, from?: ScanCache): void {
     const temporary = temporaryBeside(path);
     try {
-      mkdirSync(dirname(path), { recursive: true });
+      mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
       writeFileSync(temporary, encode(header, draft, from), { mode: 0o600 });
       renameSync(temporary, path);
     } catch {

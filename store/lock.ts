@@ -21,7 +21,7 @@ export interface FileLock extends Lock {
  * @param onWait - called once if somebody else holds it, so that the user can be told why nothing happens
  */
 export async function lockFile(path: string, onWait?: () => void, mode: LockMode = 'exclusive'): Promise<Lock> {
-  await mkdir(dirname(path), { recursive: true });
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   const fd = openSync(path, 'a', 0o600);
   try {
     if (!flock(fd, mode, { wait: false })) {
@@ -44,7 +44,7 @@ export function lockFileNow(path: string): Lock {
 
 /** Like `lockFile`, but gives up at once: undefined when somebody else holds it. */
 export async function tryLockFile(path: string): Promise<FileLock | undefined> {
-  await mkdir(dirname(path), { recursive: true });
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   const fd = openSync(path, 'a', 0o600);
   if (flock(fd, 'exclusive', { wait: false })) return held(fd);
   closeSync(fd);

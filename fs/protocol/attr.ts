@@ -20,7 +20,8 @@ const BLKSIZE = 80; // u32
 
 // struct fuse_entry_out: 128 bytes.
 export const ENTRY_OUT_BYTES = 128;
-const ENTRY_NODE_ID = 0; // u64; the generation after it stays 0, for a nodeId is never used twice
+const ENTRY_NODE_ID = 0; // u64
+const ENTRY_GENERATION = 8; // u64
 const ENTRY_VALID = 16; // u64, seconds
 const ENTRY_ATTR_VALID = 24; // u64, seconds
 const ENTRY_ATTR = 40;
@@ -55,6 +56,8 @@ export interface Attr {
 export interface EntryOut {
   /** 0: there is no such name, and the kernel may remember that for `entryValidSec`. */
   nodeId: number;
+  /** Tells two objects apart that have the same nodeId one after the other; absent: 0, for a nodeId that is never used twice. */
+  generation?: number;
   entryValidSec: number;
   attrValidSec: number;
   attr: Attr;
@@ -119,6 +122,7 @@ export function decodeAttr(bytes: Buffer): Attr {
 export function encodeEntryOut(out: Buffer, at: number, entry: EntryOut): number {
   out.fill(0, at, at + ENTRY_ATTR);
   writeU64(out, at + ENTRY_NODE_ID, entry.nodeId);
+  if (entry.generation !== undefined) writeU64(out, at + ENTRY_GENERATION, entry.generation);
   writeU64(out, at + ENTRY_VALID, entry.entryValidSec);
   writeU64(out, at + ENTRY_ATTR_VALID, entry.attrValidSec);
   encodeAttr(out, at + ENTRY_ATTR, entry.attr);

@@ -167,6 +167,7 @@ export const ERRNO = {
   EINVAL: 22,
   EMFILE: 24,
   ENOTTY: 25,
+  ETXTBSY: 26,
   EFBIG: 27,
   ENOSPC: 28,
   EROFS: 30,
@@ -178,11 +179,13 @@ export const ERRNO = {
   ELOOP: 40,
   ENODATA: 61,
   EPROTO: 71,
+  EOVERFLOW: 75,
   EOPNOTSUPP: 95,
   ECONNABORTED: 103,
   ENOTCONN: 107,
   ETIMEDOUT: 110,
   ESTALE: 116,
+  EDQUOT: 122,
 } as const;
 
 export type Errno = keyof typeof ERRNO;

@@ -87,6 +87,20 @@ export function uniqueOf(requestBytes: Buffer): bigint {
   return requestBytes.readBigUInt64LE(UNIQUE);
 }
 
+/** Set by the kernel when it sends a request again. @see linux/fuse.h, FUSE_UNIQUE_RESEND */
+const RESENT_BIT = 0x80;
+const RESENT = 1n << 63n;
+
+export function isResent(requestBytes: Buffer): boolean {
+  return ((requestBytes[UNIQUE + UNIQUE_BYTES - 1] ?? 0) & RESENT_BIT) !== 0;
+}
+
+/** The id that a request has the first time and every other. */
+export function plainUniqueOf(requestBytes: Buffer): bigint {
+  const unique = uniqueOf(requestBytes);
+  return isResent(requestBytes) ? unique - RESENT : unique;
+}
+
 /** A whole reply that says no. */
 export function encodeErrorReply(unique: bigint, errno: number): Buffer {
   const reply = Buffer.alloc(REPLY_HEADER_BYTES);

@@ -28,6 +28,8 @@ export type Outcome = number | 'no reply' | 'slow';
 /** What the handlers of one mount share. */
 export interface Session {
   tree: ServedTree;
+  /** How each request is answered. */
+  handlers: ReadonlyMap<number, Handler>;
   /** Undefined before INIT. */
   negotiated: Negotiated | undefined;
   /** Header and body of the reply under construction. */

@@ -1,6 +1,7 @@
-import { readSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 
 import { BentoError, errnoOf, ERRORS } from '../../store/errors.ts';
+import { readOnce } from '../../store/file-calls.ts';
 import { ERRNO, OPCODE, operationName } from '../protocol/constants.ts';
 import {
   decodeRequest,
@@ -26,7 +27,7 @@ export interface FailedRequest {
   nodeId: number;
 }
 
-export interface ServeOptions extends Partial<Pick<Session, 'mayGrow' | 'xattrs' | 'opener' | 'wanted'>> {
+export interface ServeOptions extends Partial<Pick<Session, 'mayGrow' | 'xattrs' | 'opener' | 'wanted' | 'handlers'>> {
   /**
    * What was negotiated before on the same descriptor, by a predecessor or by whoever mounted: there is no second INIT.
    * Requests that were read but not answered are asked for again.
@@ -148,6 +149,7 @@ export function openSession(
 ): Session {
   return {
     tree,
+    handlers: options.handlers ?? HANDLERS,
     negotiated: options.resume,
     reply,
     listings: new Map(),
@@ -171,21 +173,19 @@ function askAgain(fd: number): void {
 /** @returns how many bytes one request has; `ended` when the mount is gone */
 function readRequest(fd: number, input: Buffer): number | 'idle' | 'ended' {
   for (;;) {
-    try {
-      return readSync(fd, input, 0, input.length, null);
-    } catch (error) {
-      switch (errnoOf(error)) {
-        case 'ENODEV':
-        case 'ECONNABORTED':
-          return 'ended';
-        case 'EAGAIN':
-          return 'idle';
-        case 'ENOENT': // the request was taken back at that moment
-        case 'EINTR':
-          continue;
-        default:
-          throw error;
-      }
+    const sizeBytes = readOnce(fd, input);
+    if (sizeBytes >= 0) return sizeBytes;
+    switch (-sizeBytes) {
+      case ERRNO.ENODEV:
+      case ERRNO.ECONNABORTED:
+        return 'ended';
+      case ERRNO.EAGAIN:
+        return 'idle';
+      case ERRNO.ENOENT: // the request was taken back at that moment
+      case ERRNO.EINTR:
+        continue;
+      default:
+        throw new Error(`errno ${-sizeBytes} from the FUSE device`);
     }
   }
 }
@@ -199,7 +199,7 @@ export function answer(session: Session, requestBytes: Buffer, onError: ServeOpt
   let request: Request | undefined;
   try {
     request = decodeRequest(requestBytes);
-    const handle = HANDLERS.get(request.opcode) ?? notImplemented;
+    const handle = session.handlers.get(request.opcode) ?? notImplemented;
     const outcome = handle(session, request);
     if (outcome === 'slow') return 'slow';
     return outcome === 'no reply' ? 0 : encodeOutcome(session, requestBytes, outcome);

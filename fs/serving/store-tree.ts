@@ -95,9 +95,44 @@ export class StoreTree implements ServedTree {
     return served.tree.children(merged).map((node) => ({ name: node.name, node: this.#describe(served, node) }));
   }
 
+  /** Where in the checkpoint an object is to be seen; none for one that does not show in it. */
+  paths(nodeId: number): ByteString[] {
+    const directory = this.#directory(nodeId);
+    if (directory !== undefined) return [this.#entries.path(this.#entries.get(directory.row))];
+    const row = this.#entries.find(entryOfNode(nodeId));
+    const named = row === undefined ? [] : row.nlink > 1 ? this.#entries.namesOf(row.id) : [row];
+    return named.map((name) => this.#entries.path(name)).filter((path) => this.#at(path)?.nodeId === nodeId);
+  }
+
+  #at(path: ByteString): ServedNode | undefined {
+    let node: ServedNode | undefined;
+    for (const name of path.split('/')) {
+      node = this.lookup(node?.nodeId ?? ROOT_NODE_ID, name);
+      if (node === undefined) return undefined;
+    }
+    return node;
+  }
+
   readlink(nodeId: number): Buffer | undefined {
     const link = this.#entries.find(entryOfNode(nodeId))?.link;
     return link === undefined ? undefined : toBytes(link);
+  }
+
+  /** As `read`, however long it takes. */
+  readWaiting(nodeId: number, offset: number, out: Buffer): number {
+    return this.#reader.read(entryOfNode(nodeId), offset, out);
+  }
+
+  /** Names a file in a way that does not depend on the index. */
+  layerEntry(nodeId: number): { digest: Digest; position: number } | undefined {
+    const layer = this.#entries.layerOf(numberOf(nodeId));
+    return layer && { digest: layer.digest, position: positionOf(nodeId) };
+  }
+
+  /** The node id of what `layerEntry` named. */
+  ofLayerEntry(layer: Digest, position: number): number | undefined {
+    const number = this.#entries.layer(layer)?.number;
+    return number === undefined ? undefined : number * POSITION_SPAN + position;
   }
 
   read(nodeId: number, offset: number, out: Buffer): number | 'slow' {

@@ -99,7 +99,7 @@ async function readForeign(store: Store, digest: CheckpointLayer['diffId'], kind
   const input = store.blobs.stream({ digest });
   if (kind === 'tar') return { digest, kind, ...(await collectLayer(streamForeignLayer(input, 'tar'))) };
   const path = unpackedLayerPath(store.cacheDir, digest);
-  await mkdir(dirname(path), { recursive: true });
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   const temporary = temporaryBeside(path);
   const output = createWriteStream(temporary, { flags: 'wx', mode: 0o600 });
   try {

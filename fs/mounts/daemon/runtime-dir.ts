@@ -16,6 +16,8 @@ export interface RuntimeDir {
   tree: string;
   log: string;
   lock: string;
+  /** What is open in a mounted fork, for the process that serves it next. */
+  sessionLog(fork: string): string;
 }
 
 /**
@@ -76,6 +78,7 @@ function placesIn(dir: string): RuntimeDir {
     tree: join(dir, 'tree'),
     log: join(dir, 'daemon.log'),
     lock: join(dir, 'daemon.lock'),
+    sessionLog: (fork) => join(dir, `session-${fork}`),
   };
 }
 

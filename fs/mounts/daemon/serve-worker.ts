@@ -5,6 +5,8 @@ import { allowGarbage } from '../../../store/buffer-garbage.ts';
 import { PollSet } from '../../../store/syscalls.ts';
 import type { ConnectionSpec } from './connection.ts';
 import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
+import { StoreTree } from '../../serving/store-tree.ts';
+import { openServedWorkspace } from './served-workspace.ts';
 import { openServing, servedTree } from './served-trees.ts';
 
 /**
@@ -41,13 +43,26 @@ const { storeRoot, verified, slow, only, wakeFd } = workerData as ServeWorkerDat
 allowGarbage(GARBAGE_BYTES_MAX, 'major');
 const serving = await openServing(storeRoot, verified);
 
-function optionsFor(connection: ConnectionToServe): { tree: Parameters<typeof serve>[1]; options: ServeOptions } {
+interface Service {
+  tree: Parameters<typeof serve>[1];
+  options: ServeOptions;
+  /** To be called when it is unmounted. */
+  close: () => void;
+}
+
+function serviceFor(connection: ConnectionToServe): Service {
   const { tree, options } = servedTree(serving, connection);
-  const { target } = connection;
+  const { target, shows } = connection;
+  const workspace =
+    shows.kind === 'workspace' && tree instanceof StoreTree
+      ? openServedWorkspace(storeRoot, { ...connection, shows }, tree)
+      : undefined;
   return {
     tree,
+    close: () => workspace?.close(),
     options: {
       ...options,
+      ...workspace?.options,
       onSlow: (bytes) => slow.postMessage({ target, bytes } satisfies SlowRequest, [bytes.buffer as ArrayBuffer]),
       onError: (error, { operation, nodeId }) =>
         tell({ error: error instanceof Error ? error.message : String(error), operation, nodeId }),
@@ -59,21 +74,22 @@ function tell(message: ServeWorkerMessage): void {
   parentPort?.postMessage(message);
 }
 
-function end({ fd, target }: { fd: number; target: string }): void {
+function end({ fd, target, close }: { fd: number; target: string; close: () => void }): void {
+  close();
   closeSync(fd);
   tell({ ended: target });
 }
 
 function serveOnly(connection: ConnectionToServe): void {
-  const { tree, options } = optionsFor(connection);
+  const { tree, options, close } = serviceFor(connection);
   serve(connection.fd, tree, options);
-  end(connection);
+  end({ ...connection, close });
 }
 
 /** Serves what the parent posts, all in one thread: fifty mounts of an ordinary user cost one. */
 function servePolled(wake: number): never {
   const buffers = serveBuffers();
-  const served = new Map<number, { connection: Connection; target: string }>();
+  const served = new Map<number, { connection: Connection; target: string; close: () => void }>();
   const polled = new PollSet();
   polled.fds = [wake];
   for (;;) {
@@ -86,10 +102,11 @@ function servePolled(wake: number): never {
   function takeNew(): void {
     readSync(wake, Buffer.alloc(8), 0, 8, null);
     for (let next = receive(); next !== undefined; next = receive()) {
-      const { tree, options } = optionsFor(next);
+      const { tree, options, close } = serviceFor(next);
       served.set(next.fd, {
         connection: new Connection(next.fd, tree, { ...options, buffers }),
         target: next.target,
+        close,
       });
     }
     polled.fds = [wake, ...served.keys()];
@@ -104,7 +121,7 @@ function servePolled(wake: number): never {
       if (outcome === 'answered') continue;
       served.delete(fd);
       polled.fds = [wake, ...served.keys()];
-      end({ fd, target: found.target });
+      end({ fd, target: found.target, close: found.close });
       return;
     }
   }

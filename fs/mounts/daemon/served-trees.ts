@@ -1,7 +1,6 @@
 import { Entries } from '../../../index/entries.ts';
 import { IndexDatabase } from '../../../index/database.ts';
 import { Trees } from '../../../index/trees.ts';
-import { BentoError } from '../../../store/errors.ts';
 import { Store } from '../../../store/store.ts';
 import { ContentCache } from '../../contents/content-cache.ts';
 import { ContentReader } from '../../contents/content-reader.ts';
@@ -51,8 +50,11 @@ export function servedTree(
     }
     case 'large':
       return { tree: new LargeTree(entries, reader, { owner }), options: { resume, opener: () => 'slow' } };
-    case 'workspace':
-      throw new BentoError('FUSE_UNAVAILABLE', 'this daemon does not serve workspaces');
+    case 'workspace': {
+      // What lies below: on other threads than the workspace's own, nothing else is asked for.
+      const { manifest, keepOwners } = shows;
+      return { tree: new StoreTree(entries, trees, reader, { owner, keepOwners, manifest }), options: { resume } };
+    }
     case 'all': {
       const tree = new AllTree(store, new StoreTree(entries, trees, reader, { owner, keepOwners: false }));
       return { tree, options: { resume, mayGrow: (nodeId) => tree.mayGrow(nodeId) } };

@@ -200,6 +200,7 @@ try {
 } catch {
   // Where it may not be set, it stays as it is.
 }
+process.umask(0); // what is made in a workspace gets the permissions that its maker asked for
 const [storeRoot = ''] = process.argv.slice(2);
 const verified = newVerifiedMemory();
 const serving = await openServing(storeRoot, verified);

@@ -2,7 +2,6 @@ import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 
 import { allowGarbage } from '../../../store/buffer-garbage.ts';
 import { BentoError } from '../../../store/errors.ts';
-import { ioctl } from '../../../store/syscalls.ts';
 import { LargeReader } from '../../contents/large-reader.ts';
 import { ERRNO, OPCODE, OPEN_FLAG, operationName } from '../../protocol/constants.ts';
 import {
@@ -16,6 +15,7 @@ import { encodeOpenOut, OPEN_OUT_BYTES } from '../../protocol/open.ts';
 import { decodeReadIn } from '../../protocol/read.ts';
 import { decodeName } from '../../protocol/wire.ts';
 import { AllTree } from '../../serving/all-tree.ts';
+import { registerBacking } from './backing.ts';
 import type { Backing } from './connection.ts';
 import type { Session } from '../../serving/handlers.ts';
 import { entryOfNode } from '../../serving/node-ids.ts';
@@ -42,9 +42,6 @@ export type SlowWorkerMessage =
 
 /** Past this a caller gets EIO, in milliseconds: nothing may wait for ever. 0 is for tests: nothing may take long. */
 const DEADLINE_MS = Number(process.env['BENTO_SLOW_DEADLINE_MS'] ?? 60_000);
-/** FUSE_DEV_IOC_BACKING_OPEN (linux/fuse.h); struct fuse_backing_map: descriptor i32, flags u32, padding u64. */
-const BACKING_OPEN = 0x4010_e501;
-const BACKING_MAP_BYTES = 16;
 const GARBAGE_BYTES_MAX = 32 << 20;
 /** In place of a number: the kernel refuses to open a file in two ways at once, so one read through us stays so. */
 const NO_BACKING = 0;
@@ -158,6 +155,7 @@ class SlowLane {
   /** The number must be in a safe place before a caller has it: a successor that gave the file another would get EIO. */
   async #register(fd: number, nodeId: number): Promise<Backing> {
     const content = await this.#large.fill(entryOfNode(nodeId));
+    // The descriptor stays open: it keeps the copy from being evicted, which would only free its name.
     const backing = { nodeId, backingId: content === undefined ? NO_BACKING : registerBacking(fd, content.fd) };
     await new Promise<void>((resolve) => {
       this.#kept.set(nodeId, resolve);
@@ -166,13 +164,6 @@ class SlowLane {
     this.#kept.delete(nodeId);
     return backing;
   }
-}
-
-/** The descriptor stays open: it keeps the copy from being evicted, which would only free its name. */
-function registerBacking(fd: number, contentFd: number): number {
-  const map = Buffer.alloc(BACKING_MAP_BYTES);
-  map.writeInt32LE(contentFd, 0);
-  return ioctl(fd, BACKING_OPEN, map);
 }
 
 function tell(message: SlowWorkerMessage): void {

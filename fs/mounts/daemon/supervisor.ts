@@ -26,6 +26,7 @@ import {
 } from './control.ts';
 import { fuseAvailability, mountAsRoot, mountAsUser, raiseReadAhead, unmount } from '../dev-fuse.ts';
 import { shakeHands } from './handshake.ts';
+import { SessionLog } from '../../overlay/session-log.ts';
 import { largeFileName } from '../../serving/large-tree.ts';
 import type { Wishes } from '../../serving/negotiate.ts';
 import { MountTable, type MountStatus } from '../mount-table.ts';
@@ -212,7 +213,7 @@ class Supervisor {
   async #whatToShow(wish: ServeWish): Promise<ConnectionKind> {
     if (wish.kind === 'all') return wish;
     const { hasXattrs, hasOwners } = await this.#server.ask<Prepared>({ op: 'prepare', manifest: wish.manifest });
-    if (wish.kind === 'workspace') throw new BentoError('FUSE_UNAVAILABLE', 'this daemon does not serve workspaces');
+    if (wish.kind === 'workspace') return wish;
     return { ...wish, xattrs: hasXattrs, keepOwners: wish.keepOwners && hasOwners };
   }
 
@@ -237,6 +238,7 @@ class Supervisor {
     const isWorkspace = shows.kind === 'workspace';
     const options = { target: fromText(target), allowOther, readOnly: !isWorkspace };
     const fd = this.#isRoot ? mountAsRoot(options) : mountAsUser(options);
+    if (shows.kind === 'workspace') SessionLog.clear(this.#runtime.sessionLog(shows.fork));
     const negotiated = shakeHands(fd, wishesFor(shows, this.#isRoot));
     this.#server.serve({ target, shows, negotiated, fd });
     if (isShared(shows)) makePrivate(fromText(target));
