@@ -9,14 +9,14 @@ export interface OverlayDirs {
 }
 
 /**
- * Redirects, metacopy and the inode index are off whatever the kernel's default: then an upper directory holds whole files
- * and plain whiteouts, and a save can read it without the lower. With `userxattr`, which overlays of a user namespace need,
- * there are no redirects in any case, and saying so is an error.
+ * Metacopy and the inode index are off whatever the kernel's default: then an upper directory holds whole files, and a save
+ * can read it without the lower. Redirects are on, for else no directory of the checkpoint could be renamed. With
+ * `userxattr`, which overlays of a user namespace need, there are none in any case, and asking for them is an error.
  *
  * @throws what mount(2) throws
  */
 export function mountOverlay(target: string, { lower, upper, work }: OverlayDirs, userxattr: boolean): void {
-  const options = ['metacopy=off', 'index=off', 'xino=auto', userxattr ? 'userxattr' : 'redirect_dir=off'];
+  const options = ['metacopy=off', 'index=off', 'xino=auto', userxattr ? 'userxattr' : 'redirect_dir=on'];
   const dirs = [`lowerdir=${escapePath(lower)}`, `upperdir=${escapePath(upper)}`, `workdir=${escapePath(work)}`];
   const data = fromText([...dirs, ...options].join(','));
   mount('bento', fromText(target), 'overlay', MS_NOSUID | MS_NODEV, data);

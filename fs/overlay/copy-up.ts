@@ -26,11 +26,9 @@ import type { CowNode, NodeName } from './cow-node.ts';
 import { isRegular, type CowTree } from './cow-tree.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
 import { encodeOrigin, type OriginMark } from './marks.ts';
-import { emptyMap, PartialFile } from './partial-file.ts';
+import { emptyMap, PARTIAL_BYTES_MIN, PartialFile } from './partial-file.ts';
 
 const { S_IFMT, S_IFLNK } = constants;
-/** Larger files are copied in parts, as they are written to; a copy of a smaller one takes a millisecond or two. */
-export const PARTIAL_BYTES_MIN = 256 << 10;
 
 /** A directory has to be in the upper one before anything in it is changed. @throws ErrnoError */
 export function copyUpDir(tree: CowTree, dir: CowNode): void {

@@ -45,6 +45,8 @@ export class CowNode {
   subdirCount: number | undefined;
   /** Of a directory: its default ACL decides about the permissions of what is made in it; undefined when nobody looked. */
   hasDefaultAcl: boolean | undefined;
+  /** It has no extended attributes; false: nobody looked, or it has some. */
+  hasNoXattrs = false;
   /** Of a directory: what shows in it, while somebody lists it and nothing changes. */
   listing: readonly Listed[] | undefined;
   /** What it was when it was removed. */

@@ -39,6 +39,12 @@ export interface Making {
   umask: number;
 }
 
+/** Something new, and what is to be said of it. */
+export interface Made {
+  node: CowNode;
+  stat: FileStat;
+}
+
 /** A name that something gets. */
 export interface Place {
   parent: CowNode;
@@ -46,12 +52,12 @@ export interface Place {
 }
 
 /** @throws ErrnoError EEXIST, or what the file system says */
-export function mkdirEntry(tree: CowTree, place: Place, making: Making): CowNode {
+export function mkdirEntry(tree: CowTree, place: Place, making: Making): Made {
   return makeEntry(tree, place, making, { isDir: true, make: (path, mode) => makeDir(path, mode) });
 }
 
 /** @throws ErrnoError EEXIST; EPERM for the device that stands for a name that is gone */
-export function mknodEntry(tree: CowTree, place: Place, making: Making, rdev: number): CowNode {
+export function mknodEntry(tree: CowTree, place: Place, making: Making, rdev: number): Made {
   const { major, minor } = decodeRdev(rdev);
   if ((making.mode & S_IFMT) === S_IFCHR && major === 0 && minor === 0) throw new ErrnoError('EPERM');
   return makeEntry(tree, place, making, { make: (path, mode) => makeNode(path, mode, rdev) });
@@ -63,21 +69,21 @@ export function symlinkEntry(
   place: Place,
   caller: Omit<Making, 'mode' | 'umask'>,
   to: ByteString,
-): CowNode {
+): Made {
   const making = { ...caller, mode: constants.S_IFLNK | 0o777, umask: 0 };
   return makeEntry(tree, place, making, { make: (path) => makeSymlink(to, path) });
 }
 
 /** Makes a file and leaves it open: the node's own descriptor. @throws ErrnoError EEXIST, or what the file system says */
-export function createEntry(tree: CowTree, place: Place, making: Making): CowNode {
+export function createEntry(tree: CowTree, place: Place, making: Making): Made {
   const { O_RDWR, O_CREAT, O_EXCL } = constants;
   let fd = -1;
   try {
-    const node = makeEntry(tree, place, making, {
+    const made = makeEntry(tree, place, making, {
       make: (path, mode) => (fd = openFile(path, O_RDWR | O_CREAT | O_EXCL, mode & 0o7777)),
     });
-    node.fd = fd;
-    return node;
+    made.node.fd = fd;
+    return made;
   } catch (error) {
     if (fd >= 0) closeFile(fd);
     throw error;
@@ -85,19 +91,21 @@ export function createEntry(tree: CowTree, place: Place, making: Making): CowNod
 }
 
 /** A file without a name, kept aside as long as it is open. @throws ErrnoError what the file system says */
-export function tmpfileEntry(tree: CowTree, parent: CowNode, making: Making): CowNode {
+export function tmpfileEntry(tree: CowTree, parent: CowNode, making: Making): Made {
   copyUpDir(tree, parent);
   const { O_RDWR, O_CREAT, O_EXCL } = constants;
   const made = tree.scratch.newPath();
   const fd = succeed(openFile(made, O_RDWR | O_CREAT | O_EXCL, permissions(tree, parent, making) & 0o7777));
   inheritAcl(tree, parent, made);
   giveAway(tree, parent, made, making);
-  const node = tree.adoptNameless(need(statOf(made)));
+  const stat = need(statOf(made));
+  const node = tree.adoptNameless(stat);
   const orphan = tree.scratch.orphanPath(node.id);
   succeed(rename(made, orphan));
   node.orphan = orphan;
   node.fd = fd;
-  return node;
+  stat.nlink = 0;
+  return { node, stat };
 }
 
 /** Another name for a file. @throws ErrnoError EEXIST; ENOENT for one that has none any more */
@@ -124,7 +132,7 @@ interface Maker {
 }
 
 /** What has no name is made right where it belongs: one call; where a lower name is hidden, aside, and moved over that. */
-function makeEntry(tree: CowTree, place: Place, making: Making, { make, isDir = false }: Maker): CowNode {
+function makeEntry(tree: CowTree, place: Place, making: Making, { make, isDir = false }: Maker): Made {
   const { parent, name } = place;
   copyUpDir(tree, parent);
   const path = tree.pathIn(parent, name);
@@ -135,7 +143,15 @@ function makeEntry(tree: CowTree, place: Place, making: Making, { make, isDir = 
     succeed(done);
     giveAway(tree, parent, path, { ...making, mode });
   }
-  return tree.adoptNew(parent, name, need(statOf(path)));
+  const stat = need(statOf(path));
+  const node = tree.adoptNew(parent, name, stat);
+  node.hasNoXattrs = parent.hasDefaultAcl === false && !isDir;
+  return { node, stat };
+}
+
+/** What a predecessor made and perhaps did not give to whom it belongs. */
+export function finishEntry(tree: CowTree, { parent, name }: Place, making: Making): void {
+  giveAway(tree, parent, tree.pathIn(parent, name), making);
 }
 
 function makeOver(tree: CowTree, { parent, name }: Place, making: Making, { make, isDir = false }: Maker): void {

@@ -66,11 +66,14 @@ export class OpenFiles {
   /**
    * How the file is to be opened: the number under which the kernel reads and writes it by itself, or 0. Writes to a file with
    * setuid bits have to come to us, who take these away.
+   *
+   * @param how.mode - of the file, where it is known
    */
-  backingFor(node: CowNode, { flags }: OpenFlags): number {
+  backingFor(node: CowNode, { flags, mode }: { flags: number; mode?: number }): number {
     if (node.opens > 0) return node.backingId;
     if (this.#passthrough === undefined || !node.inUpper || node.partial !== undefined) return 0;
-    if ((flags & O_ACCMODE) !== constants.O_RDONLY && (this.#tree.stat(node).mode & SETUID_BITS) !== 0) return 0;
+    if ((flags & O_ACCMODE) !== constants.O_RDONLY && ((mode ?? this.#tree.stat(node).mode) & SETUID_BITS) !== 0)
+      return 0;
     const { fd, close } = openUpper(this.#tree, node);
     const backingId = this.#passthrough.register(fd);
     if (close) node.fd = fd;

@@ -3,9 +3,12 @@ import { lstatSync, type BigIntStats } from 'node:fs';
 import type { FileStamp } from '../../index/stat-cache.ts';
 import { joinPath, toFsPath, toText, type ByteString } from '../../store/byte-string.ts';
 import type { EntryType } from '../../store/entry.ts';
-import { BentoError, describeSystemError } from '../../store/errors.ts';
+import { describeSystemError } from '../../store/errors.ts';
 import { isGone } from '../../store/regular-file.ts';
+import { xattrOf } from '../../store/file-calls.ts';
 import { readXattrs } from '../../store/syscalls.ts';
+import { decodeOrigin, TRUSTED_MARKS, USER_MARKS } from './marks.ts';
+import { PARTIAL_BYTES_MIN } from './partial-file.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import { byName, type PathTest, type Tree, type TreeNode } from '../tree/tree.ts';
 import { describe, ownerOf, readNames, statOf, typeOf, type Owner, type Skipped } from '../tree/disk-node.ts';
@@ -19,9 +22,13 @@ export interface OverlayNode extends TreeNode {
   lower: CheckpointNode | undefined;
 }
 
-/** Attributes the kernel's overlayfs keeps in an upper directory; `user.` where it was mounted without privilege. */
-const OPAQUE = ['trusted.overlay.opaque', 'user.overlay.opaque'];
-const REDIRECT = ['trusted.overlay.redirect', 'user.overlay.redirect'];
+/** Root's marks, and those of everybody else; which ones count depends on how the fork is mounted. */
+const ALL_MARKS = [TRUSTED_MARKS, USER_MARKS];
+
+export interface OverlayTreeOptions {
+  isIgnored: PathTest;
+  mounted: ByteString;
+}
 
 /**
  * A fork as its processes see it: the upper directory over a checkpoint. Only the upper is read from disk; where it has
@@ -37,17 +44,27 @@ export class OverlayTree implements Tree<OverlayNode> {
   readonly skipped: Skipped[] = [];
   readonly #isIgnored: PathTest;
   readonly #owner: Owner;
+  readonly #mounted: ByteString;
+  /** Files of which the upper directory has only parts: the whole is to be had where they are mounted. */
+  readonly #partial = new Set<ByteString>();
 
-  constructor(upper: ByteString, lower: CheckpointTree, isIgnored: PathTest) {
+  /** @param mounted - where the fork is mounted */
+  constructor(upper: ByteString, lower: CheckpointTree, { isIgnored, mounted }: OverlayTreeOptions) {
     const stat = lstatSync(toFsPath(upper), { bigint: true });
     this.upper = upper;
     this.lower = lower;
+    this.#mounted = mounted;
     this.#isIgnored = isIgnored;
     this.#owner = ownerOf(stat);
     this.root = this.#upperNode('', '', stat, 'dir', lower.root);
   }
 
+  /** Where the bytes of a file are. */
   absolute(path: ByteString): ByteString {
+    return this.#partial.has(path) ? `${this.#mounted}/${path}` : this.#inUpper(path);
+  }
+
+  #inUpper(path: ByteString): ByteString {
     return path === '' ? this.upper : `${this.upper}/${path}`;
   }
 
@@ -56,24 +73,26 @@ export class OverlayTree implements Tree<OverlayNode> {
     if (dir.stamp === undefined) return below.map((node) => this.#lowerNode(joinPath(dir.path, node.name), node));
     const merged = new Map<ByteString, OverlayNode | undefined>();
     for (const node of below) merged.set(node.name, this.#lowerNode(joinPath(dir.path, node.name), node));
-    for (const name of readNames(this.absolute(dir.path))) {
-      merged.set(name, this.#look(joinPath(dir.path, name), name, merged.get(name)?.lower));
+    for (const name of readNames(this.#inUpper(dir.path))) {
+      merged.set(name, this.#look(dir, name, merged.get(name)?.lower));
     }
     return [...merged.values()].filter((node) => node !== undefined).sort(byName);
   }
 
   /** What the upper holds under a name; undefined for a whiteout and for what is not saved. */
-  #look(path: ByteString, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
+  #look(dir: OverlayNode, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
+    const path = joinPath(dir.path, name);
     try {
-      return this.#describe(path, name, below);
+      return this.#describe(dir, name, below);
     } catch (error) {
       if (isGone(error)) return undefined;
-      throw describeSystemError(error, `looking at ${toText(this.absolute(path))}`);
+      throw describeSystemError(error, `looking at ${toText(this.#inUpper(path))}`);
     }
   }
 
-  #describe(path: ByteString, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
-    const stat = lstatSync(toFsPath(this.absolute(path)), { bigint: true });
+  #describe(dir: OverlayNode, name: ByteString, below: CheckpointNode | undefined): OverlayNode | undefined {
+    const path = joinPath(dir.path, name);
+    const stat = lstatSync(toFsPath(this.#inUpper(path)), { bigint: true });
     if (stat.isCharacterDevice() && stat.rdev === 0n) return undefined;
     const type = typeOf(stat);
     if (this.#isIgnored(path, type === 'dir')) return undefined;
@@ -81,7 +100,8 @@ export class OverlayTree implements Tree<OverlayNode> {
       this.skipped.push({ path, reason: stat.isSocket() ? 'socket' : 'unknown file type' });
       return undefined;
     }
-    const shows = type === 'dir' && below?.type === 'dir' && !this.#isOpaque(path) ? below : undefined;
+    if (type === 'file' && stat.size >= PARTIAL_BYTES_MIN && this.#isPartial(path)) this.#partial.add(path);
+    const shows = type === 'dir' ? this.#showsThrough(dir, path, below) : undefined;
     return this.#upperNode(path, name, stat, type, shows);
   }
 
@@ -92,8 +112,7 @@ export class OverlayTree implements Tree<OverlayNode> {
     type: EntryType,
     lower: CheckpointNode | undefined,
   ): OverlayNode {
-    if (type === 'dir') this.#refuseRedirect(path);
-    return { ...describe(this.absolute(path), statOf(stat), type, this.#owner), name, path, lower };
+    return { ...describe(this.#inUpper(path), statOf(stat), type, this.#owner), name, path, lower };
   }
 
   #lowerNode(path: ByteString, node: CheckpointNode): OverlayNode {
@@ -101,21 +120,26 @@ export class OverlayTree implements Tree<OverlayNode> {
     return { ...shared, path, stamp: undefined, lower: node };
   }
 
-  #isOpaque(path: ByteString): boolean {
-    const xattrs = readXattrs(this.absolute(path));
-    return OPAQUE.some((name) => xattrs?.get(name)?.toString('latin1') === 'y');
+  /** The directory of the checkpoint that shows through one of the upper directory: not always that of the same path. */
+  #showsThrough(dir: OverlayNode, path: ByteString, below: CheckpointNode | undefined): CheckpointNode | undefined {
+    const xattrs = readXattrs(this.#inUpper(path));
+    if (xattrs === undefined) return below?.type === 'dir' ? below : undefined;
+    if (ALL_MARKS.some(({ opaque }) => xattrs.get(opaque)?.toString('latin1') === 'y')) return undefined;
+    const redirect = ALL_MARKS.map((marks) => xattrs.get(marks.redirect)).find((value) => value !== undefined);
+    const shows = redirect === undefined ? below : this.#redirected(dir, redirect.toString('latin1'));
+    return shows?.type === 'dir' ? shows : undefined;
   }
 
-  /** bento mounts with redirects off; a directory that has one anyway was made by another mount and cannot be trusted. */
-  #refuseRedirect(path: ByteString): void {
-    const xattrs = readXattrs(this.absolute(path));
-    if (!REDIRECT.some((name) => xattrs?.has(name))) return;
-    throw new BentoError(
-      'FORMAT_UNSUPPORTED',
-      `${toText(this.absolute(path))} is an overlay redirect, which bento does not make`,
-      {
-        hint: 'move the directory back and copy it instead',
-      },
-    );
+  #redirected({ lower }: OverlayNode, to: ByteString): CheckpointNode | undefined {
+    if (to.startsWith('/')) return this.lower.find(to.slice(1));
+    return lower?.type === 'dir' ? this.lower.child(lower, to) : undefined;
+  }
+
+  #isPartial(path: ByteString): boolean {
+    const absolute = this.#inUpper(path);
+    return ALL_MARKS.some(({ origin }) => {
+      const mark = xattrOf(absolute, origin);
+      return typeof mark !== 'number' && decodeOrigin(mark)?.partial !== undefined;
+    });
   }
 }

@@ -16,6 +16,8 @@ import type { LowerTree } from './lower-tree.ts';
 import { encodeOrigin, type LayerEntry, type MarkNames, type OriginMark, type PartialMap } from './marks.ts';
 import { openForBoth } from './upper-file.ts';
 
+/** No file smaller than this is in parts: copying it takes a millisecond or two. */
+export const PARTIAL_BYTES_MIN = 256 << 10;
 const GRANULE_SHIFT_MIN = 16;
 /** The map is an attribute of the file, and has to fit beside the others. */
 const GRANULE_COUNT_MAX = 8192;

@@ -34,12 +34,6 @@ export function renameEntry(tree: CowTree, from: Place, to: Place, flags: number
   else if (source !== target) move(tree, { ...from, node: source }, to, target);
 }
 
-/** Whether a rename that was begun has been carried out: what was to be moved is where it was to go. */
-export function isRenamed(tree: CowTree, from: Place, to: Place, flags: number, movedId: number): boolean {
-  if (tree.lookup(to.parent, to.name)?.id !== movedId) return false;
-  return (flags & RENAME_EXCHANGE) !== 0 || tree.lookup(from.parent, from.name) === undefined;
-}
-
 type Moved = Place & { node: CowNode };
 
 function move(tree: CowTree, from: Moved, to: Place, target: CowNode | undefined): void {

@@ -21,6 +21,7 @@ import type { CowNode } from './cow-node.ts';
 import type { CowTree } from './cow-tree.ts';
 import { ErrnoError, succeed } from './errno-error.ts';
 import { isMark } from './marks.ts';
+import { PARTIAL_BYTES_MIN } from './partial-file.ts';
 import { withUpper } from './upper-file.ts';
 
 const { S_IFMT, S_IFREG, S_IXGRP } = constants;
@@ -61,6 +62,9 @@ export function truncate(tree: CowTree, node: CowNode, sizeBytes: number): void 
   withUpper(tree, node, (fd) => {
     succeed(ftruncateFile(fd, sizeBytes));
     node.partial?.cut(fd, sizeBytes);
+    if (node.partial === undefined || sizeBytes >= PARTIAL_BYTES_MIN) return;
+    node.partial.complete(fd);
+    node.partial = undefined;
   });
 }
 
@@ -75,14 +79,14 @@ export function killSetuid(tree: CowTree, node: CowNode): void {
   const killed = (mode & S_ISUID) | ((mode & S_IXGRP) === 0 ? 0 : mode & S_ISGID);
   const path = tree.path(node);
   if (killed !== 0) succeed(changeMode(path, mode & 0o7777 & ~killed));
-  removeXattr(path, 'security.capability');
+  if (!node.hasNoXattrs) removeXattr(path, 'security.capability');
 }
 
 // Extended attributes
 
 /** @returns the value; a negated errno, ENODATA when there is none */
 export function getXattr(tree: CowTree, node: CowNode, name: ByteString): Buffer | number {
-  if (isMark(name)) return -ERRNO.ENODATA;
+  if (node.hasNoXattrs || isMark(name)) return -ERRNO.ENODATA;
   if (node.inUpper && !node.isGone) return xattrOf(tree.path(node), name);
   return (node.lower === undefined ? undefined : tree.lower.xattrs(node.lower)?.get(name)) ?? -ERRNO.ENODATA;
 }
@@ -120,6 +124,7 @@ export function setXattrOf(tree: CowTree, node: CowNode, { name, value, flags, k
   if (isMark(name)) throw new ErrnoError('EPERM');
   copyUp(tree, node);
   const path = tree.path(node);
+  node.hasNoXattrs = false;
   succeed(setXattr(path, name, value, flags));
   if (name === DEFAULT_ACL) node.hasDefaultAcl = undefined;
   if (killsSetgid) takeSetgid(path, tree.stat(node));

@@ -1,20 +1,23 @@
-import { readLink, statfsOf, type FileStat } from '../../store/file-calls.ts';
+import { readLink, RENAME_EXCHANGE, statfsOf, type FileStat } from '../../store/file-calls.ts';
 import type { CowNode } from '../overlay/cow-node.ts';
 import type { CowTree } from '../overlay/cow-tree.ts';
 import { ErrnoError, need } from '../overlay/errno-error.ts';
 import {
   createEntry,
+  finishEntry,
   linkEntry,
   mkdirEntry,
   mknodEntry,
   symlinkEntry,
   tmpfileEntry,
+  type Made,
+  type Making,
   type Place,
 } from '../overlay/make-entries.ts';
 import type { OpenFiles } from '../overlay/open-files.ts';
 import type { Recovery } from '../overlay/recovery.ts';
 import { rmdirEntry, unlinkEntry } from '../overlay/remove-entries.ts';
-import { isRenamed, renameEntry } from '../overlay/rename-entry.ts';
+import { renameEntry } from '../overlay/rename-entry.ts';
 import type { SessionLog } from '../overlay/session-log.ts';
 import { getXattr, listXattrs, removeXattrOf, setattr, setXattrOf } from '../overlay/set-attributes.ts';
 import { encodeAttrOut, encodeEntryOut, encodeNegativeEntry, encodeRdev, type Attr } from '../protocol/attr.ts';
@@ -65,6 +68,7 @@ export interface ServedWorkspace {
 const BODY = REPLY_HEADER_BYTES;
 const NAME_MAX_BYTES = 255;
 const LINK_MAX_BYTES = 4095;
+const S_IFLNK = 0o120000;
 
 type WorkspaceHandler = (workspace: ServedWorkspace, request: Request, session: Session) => Outcome;
 
@@ -101,9 +105,13 @@ function replyAttr({ tree }: ServedWorkspace, session: Session, node: CowNode): 
   return encodeAttrOut(session.reply, BODY, { attrValidSec: FOREVER_SEC, attr: attrOfStat(tree.stat(node), node.id) });
 }
 
+function replyEntry({ tree }: ServedWorkspace, session: Session, node: CowNode): number {
+  return replyMade(session, { node, stat: tree.stat(node) });
+}
+
 /** The kernel is told of the node once more. */
-function replyEntry({ tree }: ServedWorkspace, session: Session, node: CowNode): Outcome {
-  const attr = attrOfStat(tree.stat(node), node.id);
+function replyMade(session: Session, { node, stat }: Made): number {
+  const attr = attrOfStat(stat, node.id);
   node.lookups += 1;
   const { id: nodeId, generation } = node;
   return encodeEntryOut(session.reply, BODY, {
@@ -123,6 +131,18 @@ function replyOpen({ reply }: Session, at: number, node: CowNode): number {
   return encodeOpenOut(reply, at, { fh: 0, openFlags, backingId });
 }
 
+function replyCreated(
+  workspace: ServedWorkspace,
+  request: Request,
+  session: Session,
+  made: Made,
+  flags: number,
+): Outcome {
+  const entryBytes = replyMade(session, made);
+  openNode(workspace, request, made.node, { flags, killsSetuid: false, mode: made.stat.mode });
+  return entryBytes + replyOpen(session, BODY + entryBytes, made.node);
+}
+
 function replyBytes({ reply }: Session, roomBytes: number, value: Buffer): Outcome {
   if (roomBytes === 0) return encodeGetxattrOut(reply, BODY, value.length);
   return value.length > roomBytes ? -ERRNO.ERANGE : value.copy(reply, BODY);
@@ -130,6 +150,7 @@ function replyBytes({ reply }: Session, roomBytes: number, value: Buffer): Outco
 
 function placeOf(workspace: ServedWorkspace, nodeId: number, name: string): Place {
   if (name.length > NAME_MAX_BYTES) throw new ErrnoError('ENAMETOOLONG');
+  if (name === '.' || name === '..' || name.includes('/')) throw new ErrnoError('EINVAL'); // no kernel asks that
   const parent = nodeOf(workspace, nodeId);
   if (parent.isGone) throw new ErrnoError('ENOENT');
   return { parent, name };
@@ -154,100 +175,102 @@ const batchForget: WorkspaceHandler = ({ tree }, { bytes }) => {
   return 'no reply';
 };
 
-/** Makes something under a name that had nothing. What a predecessor made for the same request is taken as it is. */
-function make(workspace: ServedWorkspace, request: Request, { parent, name }: Place, act: () => CowNode): CowNode {
-  const found = wasBegun(workspace, request) ? workspace.tree.lookup(parent, name) : undefined;
-  if (found !== undefined) return found;
-  if (workspace.tree.lookup(parent, name) !== undefined) throw new ErrnoError('EEXIST');
-  workspace.log.begin(plainUniqueOf(request.bytes));
-  return act();
+/**
+ * Makes something under a name that had nothing. The kernel asks for that only while it keeps everybody else from the name,
+ * so what is found there when the request comes again was made for it.
+ */
+function make(workspace: ServedWorkspace, request: Request, place: Place, making: Making, act: () => Made): Made {
+  const { tree } = workspace;
+  const { parent, name } = place;
+  const mayExist = parent.lower !== undefined || isResent(request.bytes) || parent.children?.has(name) === true;
+  const found = mayExist ? tree.lookup(parent, name) : undefined;
+  if (found === undefined) return act();
+  if (!isResent(request.bytes)) throw new ErrnoError('EEXIST');
+  finishEntry(tree, place, making);
+  return { node: found, stat: tree.stat(found) };
 }
 
 const mkdir: WorkspaceHandler = (workspace, request, session) => {
   const { name, mode, umask } = decodeMkdirIn(request.bytes);
   const place = placeOf(workspace, request.nodeId, name);
-  const { uid, gid } = request;
-  const node = make(workspace, request, place, () => mkdirEntry(workspace.tree, place, { mode, umask, uid, gid }));
-  return replyEntry(workspace, session, node);
+  const making = { mode, umask, uid: request.uid, gid: request.gid };
+  return replyMade(
+    session,
+    make(workspace, request, place, making, () => mkdirEntry(workspace.tree, place, making)),
+  );
 };
 
 const mknod: WorkspaceHandler = (workspace, request, session) => {
   const { name, mode, umask, rdev } = decodeMknodIn(request.bytes);
   const place = placeOf(workspace, request.nodeId, name);
   const making = { mode, umask, uid: request.uid, gid: request.gid };
-  const node = make(workspace, request, place, () => mknodEntry(workspace.tree, place, making, rdev));
-  return replyEntry(workspace, session, node);
+  const act = (): Made => mknodEntry(workspace.tree, place, making, rdev);
+  return replyMade(session, make(workspace, request, place, making, act));
 };
 
 const symlink: WorkspaceHandler = (workspace, request, session) => {
   const { name, target } = decodeSymlink(request.bytes);
   if (target.length > LINK_MAX_BYTES) return -ERRNO.ENAMETOOLONG;
   const place = placeOf(workspace, request.nodeId, name);
-  const node = make(workspace, request, place, () => symlinkEntry(workspace.tree, place, request, target));
-  return replyEntry(workspace, session, node);
+  const making = { mode: S_IFLNK | 0o777, umask: 0, uid: request.uid, gid: request.gid };
+  const act = (): Made => symlinkEntry(workspace.tree, place, making, target);
+  return replyMade(session, make(workspace, request, place, making, act));
 };
 
 const link: WorkspaceHandler = (workspace, request, session) => {
   const { nodeId, name } = decodeLinkIn(request.bytes);
   const place = placeOf(workspace, request.nodeId, name);
   const node = nodeOf(workspace, nodeId);
-  const made = make(workspace, request, place, () => {
+  const found = isResent(request.bytes) ? workspace.tree.lookup(place.parent, name) : undefined;
+  if (found === undefined) {
+    if (workspace.tree.lookup(place.parent, name) !== undefined) return -ERRNO.EEXIST;
     linkEntry(workspace.tree, node, place);
-    return node;
-  });
-  return replyEntry(workspace, session, made);
+  }
+  return replyEntry(workspace, session, node);
 };
 
 const create: WorkspaceHandler = (workspace, request, session) => {
   const { name, mode, umask, flags } = decodeCreateIn(request.bytes);
   const place = placeOf(workspace, request.nodeId, name);
   const making = { mode, umask, uid: request.uid, gid: request.gid };
-  const node = make(workspace, request, place, () => createEntry(workspace.tree, place, making));
-  const entryBytes = replyEntry(workspace, session, node);
-  openNode(workspace, request, node, { flags, killsSetuid: false });
-  return Number(entryBytes) + replyOpen(session, BODY + Number(entryBytes), node);
+  const made = make(workspace, request, place, making, () => createEntry(workspace.tree, place, making));
+  return replyCreated(workspace, request, session, made, flags);
 };
 
 /** Asked again, it makes another one: the first is gone when the workspace is unmounted. */
 const tmpfile: WorkspaceHandler = (workspace, request, session) => {
   const { mode, umask, flags } = decodeTmpfileIn(request.bytes);
-  const parent = nodeOf(workspace, request.nodeId);
   const making = { mode, umask, uid: request.uid, gid: request.gid };
-  const node = tmpfileEntry(workspace.tree, parent, making);
-  const entryBytes = replyEntry(workspace, session, node);
-  openNode(workspace, request, node, { flags, killsSetuid: false });
-  return Number(entryBytes) + replyOpen(session, BODY + Number(entryBytes), node);
+  const made = tmpfileEntry(workspace.tree, nodeOf(workspace, request.nodeId), making);
+  return replyCreated(workspace, request, session, made, flags);
 };
 
-const unlink: WorkspaceHandler = (workspace, request) => {
+/** As with `make`: a name that is gone when the request comes again was taken away for it. */
+function take(workspace: ServedWorkspace, request: Request, act: (tree: CowTree, place: Place) => void): Outcome {
+  const { tree } = workspace;
   const place = placeOf(workspace, request.nodeId, decodeOnlyName(request.bytes));
-  once(workspace, request, {
-    isDone: () => workspace.tree.lookup(place.parent, place.name) === undefined,
-    act: () => unlinkEntry(workspace.tree, place),
-  });
+  if (isResent(request.bytes) && tree.lookup(place.parent, place.name) === undefined) return 0;
+  act(tree, place);
   return 0;
-};
+}
 
-const rmdir: WorkspaceHandler = (workspace, request) => {
-  const place = placeOf(workspace, request.nodeId, decodeOnlyName(request.bytes));
-  once(workspace, request, {
-    isDone: () => workspace.tree.lookup(place.parent, place.name) === undefined,
-    act: () => rmdirEntry(workspace.tree, place),
-  });
-  return 0;
-};
-
+const unlink: WorkspaceHandler = (workspace, request) => take(workspace, request, unlinkEntry);
+const rmdir: WorkspaceHandler = (workspace, request) => take(workspace, request, rmdirEntry);
 const rename: WorkspaceHandler = (workspace, request) => renameWith(workspace, request, decodeRenameIn(request.bytes));
 const rename2: WorkspaceHandler = (workspace, request) =>
   renameWith(workspace, request, decodeRename2In(request.bytes));
 
-/** What is moved is noted with the request: only so can be told that it has arrived. */
+/** When two names change places, both are there before and after: only what was noted tells whether they have. */
 function renameWith(workspace: ServedWorkspace, request: Request, { newDir, flags, name, newName }: RenameIn): Outcome {
   const { tree, log } = workspace;
   const from = placeOf(workspace, request.nodeId, name);
   const to = placeOf(workspace, newDir, newName);
-  if (wasBegun(workspace, request) && isRenamed(tree, from, to, flags, log.subject)) return 0;
-  log.begin(plainUniqueOf(request.bytes), tree.lookup(from.parent, name)?.id ?? 0);
+  const source = tree.lookup(from.parent, name);
+  const target = tree.lookup(to.parent, newName);
+  if ((flags & RENAME_EXCHANGE) !== 0) {
+    if (wasBegun(workspace, request) && target?.id === log.subject) return 0;
+    log.begin(plainUniqueOf(request.bytes), source?.id ?? 0);
+  } else if (isResent(request.bytes) && source === undefined && target !== undefined) return 0;
   renameEntry(tree, from, to, flags);
   return 0;
 }
@@ -310,7 +333,7 @@ function openNode(
   workspace: ServedWorkspace,
   request: Request,
   node: CowNode,
-  open: { flags: number; killsSetuid: boolean },
+  open: { flags: number; killsSetuid: boolean; mode?: number },
 ): void {
   const { files, log } = workspace;
   const unique = plainUniqueOf(request.bytes);

@@ -53,6 +53,7 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
     dirAt: base === undefined ? undefined : (path) => finder.find(path),
   });
   if (base !== make.head) markStored(plans, make);
+  markMoved(plans);
   const packed = await packAll(workspace, make, withEmptyTitles(plans, titles, base));
   const layers = stackLayers(base, packed, plans, titles);
   const digests = layers.map((layer) => layer.descriptor.digest);
@@ -89,6 +90,14 @@ async function packAll(
     packed.push(await packLayer(workspace.source, workspace.layout, plan, { tree, reader, pool, onEvent }));
   }
   return packed;
+}
+
+/** Files of a directory that was renamed in a fork are where they were, in the layers below it. */
+function markMoved(plans: readonly LayerPlan<WorkNode>[]): void {
+  for (const planned of plans.flatMap((plan) => plan.entries)) {
+    const { stamp, lower } = planned.content ?? {};
+    if (stamp === undefined && lower?.type === 'file') planned.stored = lower;
+  }
 }
 
 /** Files that are as the head has them need not be read: their bytes are copied from its layers. */

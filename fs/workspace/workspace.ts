@@ -153,7 +153,7 @@ export async function readWorkTree(workspace: Workspace): Promise<WorkTree> {
   const isIgnored = compileIgnore(setup.ignore);
   if (fork !== undefined) {
     const { tree } = await openCheckpoint(source, fork.manifest);
-    return new OverlayTree(fromText(`${table.forkDir(fork)}/upper`), tree, isIgnored);
+    return new OverlayTree(fromText(`${table.forkDir(fork)}/upper`), tree, { isIgnored, mounted: fromText(dir) });
   }
   const exclude = await placesToSkip(workspace);
   return LiveTree.scan(fromText(dir), { isIgnored, exclude }, scanPlace(workspace, exclude));

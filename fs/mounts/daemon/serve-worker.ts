@@ -35,6 +35,12 @@ export interface SlowRequest {
 /** A line for the daemon's log, or the end of a mount. */
 export type ServeWorkerMessage = { ended: string } | { error: string; operation: string; nodeId: number };
 
+/**
+ * How often to look for a next request before going to sleep. Whoever works with files asks again within microseconds, sooner
+ * than a sleeping thread is woken. Where nobody does, it is soon given up.
+ */
+const PATIENCE_MAX = 32;
+const PATIENCE_MIN = 2;
 /** How many requests of one connection are answered before the others get their turn. */
 const TURN_MAX = 32;
 const GARBAGE_BYTES_MAX = 32 << 20;
@@ -42,6 +48,15 @@ const GARBAGE_BYTES_MAX = 32 << 20;
 const { storeRoot, verified, slow, only, wakeFd } = workerData as ServeWorkerData;
 allowGarbage(GARBAGE_BYTES_MAX, 'major');
 const serving = await openServing(storeRoot, verified);
+
+/** A connection among others. */
+interface Polled {
+  connection: Connection;
+  target: string;
+  close: () => void;
+  /** `PATIENCE_*` */
+  patience: number;
+}
 
 interface Service {
   tree: Parameters<typeof serve>[1];
@@ -89,7 +104,7 @@ function serveOnly(connection: ConnectionToServe): void {
 /** Serves what the parent posts, all in one thread: fifty mounts of an ordinary user cost one. */
 function servePolled(wake: number): never {
   const buffers = serveBuffers();
-  const served = new Map<number, { connection: Connection; target: string; close: () => void }>();
+  const served = new Map<number, Polled>();
   const polled = new PollSet();
   polled.fds = [wake];
   for (;;) {
@@ -107,6 +122,7 @@ function servePolled(wake: number): never {
         connection: new Connection(next.fd, tree, { ...options, buffers }),
         target: next.target,
         close,
+        patience: PATIENCE_MIN,
       });
     }
     polled.fds = [wake, ...served.keys()];
@@ -115,10 +131,21 @@ function servePolled(wake: number): never {
   function serveTurn(fd: number): void {
     const found = served.get(fd);
     if (found === undefined) return;
-    for (let count = 0; count < TURN_MAX; count += 1) {
+    let patience = found.patience;
+    for (let count = 0; count < TURN_MAX;) {
       const outcome = found.connection.answerOne();
-      if (outcome === 'idle') return;
-      if (outcome === 'answered') continue;
+      if (outcome === 'idle') {
+        patience -= 1;
+        if (patience > 0) continue;
+        found.patience = Math.max(PATIENCE_MIN, found.patience >> 1);
+        return;
+      }
+      if (outcome === 'answered') {
+        count += 1;
+        if (patience < found.patience) found.patience = PATIENCE_MAX;
+        patience = found.patience;
+        continue;
+      }
       served.delete(fd);
       polled.fds = [wake, ...served.keys()];
       end({ fd, target: found.target, close: found.close });
