@@ -143,7 +143,12 @@ function inUse({ layouts, mounts, forkHeads }: StoreRoots, ownHeads: readonly Di
   const heads = layouts.flatMap(({ directories }) =>
     directories.filter(({ isForgotten }) => !isForgotten).flatMap((directory) => directory.heads),
   );
-  return new Set([...ownHeads, ...heads, ...mounts.flatMap(({ manifest }) => manifest ?? []), ...forkHeads]);
+  return new Set([
+    ...ownHeads,
+    ...heads,
+    ...mounts.flatMap(({ manifest, switching }) => [manifest, switching].flatMap((digest) => digest ?? [])),
+    ...forkHeads,
+  ]);
 }
 
 function rootManifests({ roots, used, dropped }: Judged): Set<Digest> {

@@ -39,6 +39,8 @@ export interface MountRoot {
   target: string;
   /** Undefined for a view of the whole store, which keeps nothing: it shows what there is. */
   manifest: Digest | undefined;
+  /** What a fork is being switched to. */
+  switching: Digest | undefined;
 }
 
 /** Everything that keeps a checkpoint, wherever in the store it is said. */
@@ -126,12 +128,13 @@ export function readMount(file: string): MountRoot | undefined {
     if (errnoOf(error) === 'ENOENT') return undefined; // closed meanwhile
     throw error;
   }
-  const { kind, ref, target, manifest } = parseObject(bytes, file);
+  const { kind, ref, target, manifest, switching } = parseObject(bytes, file);
   if (typeof target !== 'string') throw new BentoError('FORMAT_INVALID', `${file} names no directory`);
   const id = basename(file, '.json');
   const isWholeStore = kind === 'mount' && ref === WHOLE_STORE && manifest === undefined;
   const kept = isWholeStore ? undefined : parseDigest(manifest, `manifest in ${file}`);
-  return { file, id, kind: String(kind), target, manifest: kept };
+  const next = switching === undefined ? undefined : parseDigest(switching, `switching in ${file}`);
+  return { file, id, kind: String(kind), target, manifest: kept, switching: next };
 }
 
 function readForkHeads(store: Store): Digest[] {

@@ -3,11 +3,13 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { fromText } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import { syncDir, writeFileDurably } from '../../store/durable.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { lockFile, type Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
+import { baseOf } from '../overlay/switch-upper.ts';
 import { FUSE_TYPE, mountedFileSystems } from './mountinfo.ts';
 import { bootId, mayBeInUse, mountNamespace } from './namespaces.ts';
 
@@ -58,6 +60,8 @@ interface CommonRecord {
 export interface CheckpointRecord extends CommonRecord {
   kind: 'mount' | 'fork';
   manifest: Digest;
+  /** A fork is being switched to this one, or was, by a command that was killed: its upper directory says which. */
+  switching?: Digest;
 }
 
 /** A view of every workspace and tag of a store, as folders. */
@@ -141,11 +145,18 @@ export class MountTable {
 
   async #read(name: string): Promise<MountRecord | undefined> {
     try {
-      return JSON.parse(await readFile(join(this.dir, name), 'utf8')) as MountRecord;
+      return this.#withBase(JSON.parse(await readFile(join(this.dir, name), 'utf8')) as MountRecord);
     } catch (error) {
       if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined; // closed meanwhile
       throw error;
     }
+  }
+
+  /** What lies below a fork that was being switched when its command was killed. */
+  #withBase(record: MountRecord): MountRecord {
+    if (record.manifest === undefined || record.switching === undefined) return record;
+    const base = baseOf(fromText(this.forkDir(record)));
+    return base === record.switching ? { ...record, manifest: base } : record;
   }
 
   /** Not `recursive`: where the file system is read-only, Node's mkdir then says ENOENT. */

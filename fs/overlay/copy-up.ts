@@ -107,6 +107,7 @@ function copyFile(tree: CowTree, node: CowNode, to: ByteString, sizeBytes: numbe
   const mark: OriginMark = { ...tree.lower.entry(lower), partial: isPartial ? emptyMap(sizeBytes) : undefined };
   try {
     succeed(setXattr(to, tree.marks.origin, encodeOrigin(mark)));
+    if (isPartial) tree.scratch.noteParts();
     if (isPartial) succeed(ftruncateFile(fd, sizeBytes));
     else copyContent(tree, lower, fd, sizeBytes);
   } finally {

@@ -9,6 +9,7 @@ import { ErrnoError } from './errno-error.ts';
 import type { LowerObject, LowerTree } from './lower-tree.ts';
 import { decodeOrigin, isWhiteout, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
 import { PartialFile } from './partial-file.ts';
+import { withUpper } from './upper-file.ts';
 import type { ScratchFolder } from './scratch-folder.ts';
 import type { OpenNode } from './session-log.ts';
 
@@ -23,6 +24,14 @@ export interface CowTreeOptions {
   owner: { uid: number; gid: number };
   /** Files that are open since before this process, by their nodes. */
   openBefore: ReadonlyMap<number, OpenNode>;
+}
+
+/** What is under a name. */
+interface RawObject {
+  stat: FileStat;
+  isUpper: boolean;
+  below: number | undefined;
+  isMoved: boolean;
 }
 
 /** An entry of a directory in the upper one. */
@@ -94,6 +103,11 @@ export class CowTree {
     return node;
   }
 
+  /** A directory that the kernel knows by another number, too. */
+  alias(id: number, node: CowNode): void {
+    if (node.isDir) this.#nodes.set(id, node);
+  }
+
   /** The kernel gives lookups back; what it does not know any more is forgotten here, too. */
   forget(id: number, count: number): CowNode | undefined {
     const node = this.#nodes.get(id);
@@ -141,6 +155,73 @@ export class CowTree {
 
   pathIn(parent: CowNode, name: ByteString): ByteString {
     return `${this.path(parent)}/${name}`;
+  }
+
+  /** Where an object is to be seen, by all names that are known, as paths in the workspace. */
+  visiblePaths(node: CowNode): ByteString[] {
+    return node.names.map(({ parent, name }) => {
+      const [above = ''] = parent === this.root ? [''] : this.visiblePaths(parent);
+      return above === '' ? name : `${above}/${name}`;
+    });
+  }
+
+  // Another checkpoint below
+
+  /** Puts another checkpoint below, over a new upper directory; nothing that was known has a name then. */
+  rebase(lower: LowerTree): void {
+    this.lower = lower;
+    this.moved.clear();
+    for (const node of this.#nodes.values()) {
+      node.children?.clear();
+      node.names = [];
+      node.listing = undefined;
+      node.subdirCount = undefined;
+      node.hasDefaultAcl = undefined;
+    }
+    this.root.lower = lower.root.id;
+  }
+
+  /** Makes a known object the one at a path, if that is of the same kind there. */
+  reattach(node: CowNode, path: ByteString): void {
+    const slash = path.lastIndexOf('/');
+    const parent = this.#attachedAt(path.slice(0, Math.max(slash, 0)));
+    const name = path.slice(slash + 1);
+    if (parent === undefined || parent.children?.has(name) === true) return;
+    const found = this.#raw(parent, name);
+    if (found === undefined || isDirectory(found.stat) !== node.isDir) return;
+    if (!node.isDir && found.isUpper && upperIdOf(found.stat) !== node.id && node.inUpper) return;
+    node.inUpper = found.isUpper;
+    node.lower = found.below;
+    if (!node.isDir) node.partial = undefined;
+    if (node.orphan !== undefined && found.isUpper) this.scratch.release(node);
+    this.attach(node, parent, name);
+    if (node.isDir && node.lower !== undefined && found.isMoved) this.moved.set(node.lower, node);
+  }
+
+  #attachedAt(path: ByteString): CowNode | undefined {
+    let node: CowNode | undefined = this.root;
+    for (const name of path === '' ? [] : path.split('/')) node = node?.children?.get(name);
+    return node;
+  }
+
+  /** What is under a name, without making a node of it. */
+  #raw(parent: CowNode, name: ByteString): RawObject | undefined {
+    const path = this.pathIn(parent, name);
+    const stat = parent.inUpper ? statOf(path) : -ERRNO.ENOENT;
+    if (typeof stat !== 'number') {
+      if (isWhiteout(stat)) return undefined;
+      const through = isDirectory(stat) ? this.#belowDir(parent, name, path) : { below: undefined, isMoved: false };
+      return { stat, isUpper: true, ...through };
+    }
+    const below = this.lowerOf(parent, name);
+    return below && { stat: below.stat, isUpper: false, below: below.id, isMoved: false };
+  }
+
+  /** Gets all of a file that is in the upper directory in parts. @throws ErrnoError */
+  complete(node: CowNode): void {
+    const { partial } = node;
+    if (partial !== undefined) withUpper(this, node, (fd) => partial.complete(fd));
+    node.partial = undefined;
   }
 
   // Looking

@@ -14,12 +14,19 @@ export interface MarkNames {
   opaque: ByteString;
   /** Where in the lower tree the directory comes from: `/` and a path, or another name in the same directory. */
   redirect: ByteString;
+  /** On the upper directory itself: the manifest of the checkpoint below, where that is not the one it was made over. */
+  base: ByteString;
   /** {@link OriginMark}: from which file of the checkpoint this one was copied, and how much of it. */
   origin: ByteString;
 }
 
 function namesWith(prefix: string): MarkNames {
-  return { opaque: `${prefix}opaque`, redirect: `${prefix}redirect`, origin: `${prefix}bento.origin` };
+  return {
+    opaque: `${prefix}opaque`,
+    redirect: `${prefix}redirect`,
+    base: `${prefix}bento.base`,
+    origin: `${prefix}bento.origin`,
+  };
 }
 
 const PREFIXES = { trusted: 'trusted.overlay.', user: 'user.overlay.' } as const;

@@ -42,6 +42,8 @@ export class OverlayTree implements Tree<OverlayNode> {
   readonly lower: CheckpointTree;
   readonly root: OverlayNode;
   readonly skipped: Skipped[] = [];
+  /** The topmost paths in the upper directory that are left out because they are ignored, as far as was looked. */
+  readonly ignored = new Set<ByteString>();
   readonly #isIgnored: PathTest;
   readonly #owner: Owner;
   readonly #mounted: ByteString;
@@ -95,7 +97,10 @@ export class OverlayTree implements Tree<OverlayNode> {
     const stat = lstatSync(toFsPath(this.#inUpper(path)), { bigint: true });
     if (stat.isCharacterDevice() && stat.rdev === 0n) return undefined;
     const type = typeOf(stat);
-    if (this.#isIgnored(path, type === 'dir')) return undefined;
+    if (this.#isIgnored(path, type === 'dir')) {
+      this.ignored.add(path);
+      return undefined;
+    }
     if (type === undefined) {
       this.skipped.push({ path, reason: stat.isSocket() ? 'socket' : 'unknown file type' });
       return undefined;

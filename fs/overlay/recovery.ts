@@ -55,7 +55,10 @@ export class Recovery {
     const { lower } = this.#tree;
     const stat = lower.stat(id);
     if (stat === undefined) return undefined;
-    for (const path of lower.paths(id)) this.#tree.findByLowerPath(path);
+    for (const path of lower.paths(id)) {
+      const node = this.#tree.findByLowerPath(path);
+      if (node !== undefined && node.id !== id) this.#tree.alias(id, node); // known from the checkpoint that was below before
+    }
     return this.#tree.known(id) ?? this.#tree.add(new CowNode(id, { isDir: isDirectory(stat), lower: id }));
   }
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 
 import { toFsPath, type ByteString } from '../../store/byte-string.ts';
 import {
@@ -14,7 +14,6 @@ import {
   unlink,
   writeAt,
 } from '../../store/file-calls.ts';
-import { constants } from 'node:fs';
 
 import type { CowNode } from './cow-node.ts';
 import { succeed } from './errno-error.ts';
@@ -55,6 +54,20 @@ export class ScratchFolder {
     const path = this.newPath();
     succeed(makeWhiteout(path));
     return path;
+  }
+
+  /** Some file in the upper directory may be there in parts. */
+  get mayHaveParts(): boolean {
+    return existsSync(toFsPath(this.#partsNote));
+  }
+
+  /** To be called before the first such file is to be seen. */
+  noteParts(): void {
+    if (!this.mayHaveParts) closeSync(openSync(toFsPath(this.#partsNote), 'w', 0o600));
+  }
+
+  get #partsNote(): ByteString {
+    return `${this.#dir}/parts`;
   }
 
   orphanPath(name: number | string): ByteString {

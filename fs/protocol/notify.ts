@@ -36,6 +36,11 @@ export function encodeInvalEntry(parent: number, name: string): Buffer {
   return encodeNotification(NOTIFY.INVAL_ENTRY, body);
 }
 
+/** Makes the kernel ask again for every name that it knows, when it next comes by; needs interface 7.44. */
+export function encodeIncEpoch(): Buffer {
+  return encodeNotification(NOTIFY.INC_EPOCH);
+}
+
 /** Asks for every request that was read but not answered, after a predecessor died; needs HAS_RESEND. */
 export function encodeResend(): Buffer {
   return encodeNotification(NOTIFY.RESEND);

@@ -23,6 +23,7 @@ import { planRestore, type RestorePlan } from './restore/plan.ts';
 import { moveHead } from './restore/recover.ts';
 import { makeCheckpoint } from './make-checkpoint.ts';
 import type { SaveOptions } from './save.ts';
+import { switchFork } from './switch-fork.ts';
 import { diffWorkspace, WorkDigests, type WorkNode, type WorkTree } from './work-tree.ts';
 import {
   openCheckpoint,
@@ -141,6 +142,10 @@ export async function openInPlace(
   const canUndo = options.backup && (await backUp(workspace, { head, tree, changes: unsaved, label: options.label }));
   faultPoint('open.backup-made');
   const changes = changesTo(workspace, { tree, head, unsaved }, opened);
+  if (canUndo && options.includes === undefined) {
+    const switched = await switchFork({ workspace, tree, unsaved, changes, opened, label: options.label });
+    if (switched) return await afterSwitch(workspace, opened, { changes, isUndo: options.isUndo });
+  }
   const plan = planRestore(selectTitles(changes, opened, head, options.includes), fromText(workspace.dir), {
     isTracked: (path) => head?.tree.find(path) !== undefined,
     mayReplaceUntracked: canUndo || options.force === true,
@@ -160,6 +165,22 @@ export async function openInPlace(
   const counts = { written: plan.write.length, removed: plan.remove.length };
   const { refused, kept } = done;
   return { dir: workspace.dir, digest: opened.checkpoint.digest, ...counts, canUndo, refused, kept };
+}
+
+/** All is in its place; what is left is to say where the workspace is now. */
+async function afterSwitch(
+  workspace: Workspace,
+  opened: OpenCheckpoint,
+  { changes, isUndo }: { changes: readonly Change<WorkNode, CheckpointNode>[]; isUndo: boolean },
+): Promise<OpenResult> {
+  const head = headAfter(opened, isUndo);
+  await moveHead(workspace, head);
+  workspace.config.head = head ?? undefined;
+  keepRootTime(workspace.dir, opened.tree);
+  const written = changes.filter(({ after }) => after !== undefined && after.type !== 'dir').length;
+  const removed = changes.filter(({ kind }) => kind === 'removed').length;
+  const { digest } = opened.checkpoint;
+  return { dir: workspace.dir, digest, written, removed, canUndo: true, refused: [], kept: [] };
 }
 
 /** Everything else is in its place by now, and the head has moved: what is left shows as a change. */

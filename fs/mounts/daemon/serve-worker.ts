@@ -2,11 +2,14 @@ import { closeSync, readSync } from 'node:fs';
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
 
 import { allowGarbage } from '../../../store/buffer-garbage.ts';
+import type { Digest } from '../../../store/digest.ts';
+import { BentoError } from '../../../store/errors.ts';
 import { PollSet } from '../../../store/syscalls.ts';
+import { packError, type ThreadError } from '../../../store/thread-error.ts';
+import type { Switched } from '../../overlay/switch-tree.ts';
 import type { ConnectionSpec } from './connection.ts';
 import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
-import { StoreTree } from '../../serving/store-tree.ts';
-import { openServedWorkspace } from './served-workspace.ts';
+import { openServedWorkspace, type OpenWorkspace } from './served-workspace.ts';
 import { openServing, servedTree } from './served-trees.ts';
 
 /**
@@ -32,8 +35,28 @@ export interface SlowRequest {
   bytes: Uint8Array;
 }
 
-/** A line for the daemon's log, or the end of a mount. */
-export type ServeWorkerMessage = { ended: string } | { error: string; operation: string; nodeId: number };
+/** What a thread that serves several connections is told. */
+export type ServeWorkerOrder = { serve: ConnectionToServe } | SwitchOrder;
+
+export interface SwitchOrder {
+  /** Mount point of a workspace. */
+  switch: string;
+  manifest: Digest;
+}
+
+/** A workspace shows another checkpoint: since it was asked to, or since a crash in the middle of that. */
+export interface SwitchedMessage extends Switched {
+  target: string;
+}
+
+export interface NotSwitchedMessage {
+  target: string;
+  failed: ThreadError;
+}
+
+/** A line for the daemon's log, the end of a mount, or what became of an order. */
+export type ServeWorkerMessage =
+  { ended: string } | { error: string; operation: string; nodeId: number } | SwitchedMessage | NotSwitchedMessage;
 
 /**
  * How often to look for a next request before going to sleep. Whoever works with files asks again within microseconds, sooner
@@ -54,6 +77,7 @@ interface Polled {
   connection: Connection;
   target: string;
   close: () => void;
+  workspace: OpenWorkspace | undefined;
   /** `PATIENCE_*` */
   patience: number;
 }
@@ -63,17 +87,17 @@ interface Service {
   options: ServeOptions;
   /** To be called when it is unmounted. */
   close: () => void;
+  workspace: OpenWorkspace | undefined;
 }
 
 function serviceFor(connection: ConnectionToServe): Service {
   const { tree, options } = servedTree(serving, connection);
   const { target, shows } = connection;
-  const workspace =
-    shows.kind === 'workspace' && tree instanceof StoreTree
-      ? openServedWorkspace(storeRoot, { ...connection, shows }, tree)
-      : undefined;
+  const workspace = shows.kind === 'workspace' ? openServedWorkspace(serving, { ...connection, shows }) : undefined;
+  if (workspace?.finished !== undefined) tell({ target, ...workspace.finished });
   return {
     tree,
+    workspace,
     close: () => workspace?.close(),
     options: {
       ...options,
@@ -116,16 +140,28 @@ function servePolled(wake: number): never {
 
   function takeNew(): void {
     readSync(wake, Buffer.alloc(8), 0, 8, null);
-    for (let next = receive(); next !== undefined; next = receive()) {
-      const { tree, options, close } = serviceFor(next);
-      served.set(next.fd, {
-        connection: new Connection(next.fd, tree, { ...options, buffers }),
-        target: next.target,
-        close,
-        patience: PATIENCE_MIN,
-      });
+    for (let order = receive(); order !== undefined; order = receive()) {
+      if ('serve' in order) add(order.serve);
+      else tell(switchWorkspace(order));
     }
     polled.fds = [wake, ...served.keys()];
+  }
+
+  function add(connection: ConnectionToServe): void {
+    const { fd, target } = connection;
+    const { tree, options, ...service } = serviceFor(connection);
+    const answering = new Connection(fd, tree, { ...options, buffers });
+    served.set(fd, { ...service, connection: answering, target, patience: PATIENCE_MIN });
+  }
+
+  function switchWorkspace({ switch: target, manifest }: SwitchOrder): SwitchedMessage | NotSwitchedMessage {
+    try {
+      const found = [...served.values()].find((entry) => entry.target === target);
+      if (found?.workspace === undefined) throw new BentoError('NOT_MOUNTED', `no workspace on ${target}`);
+      return { target, ...found.workspace.switch(manifest) };
+    } catch (error) {
+      return { target, failed: packError(error) };
+    }
   }
 
   function serveTurn(fd: number): void {
@@ -154,9 +190,9 @@ function servePolled(wake: number): never {
   }
 }
 
-function receive(): ConnectionToServe | undefined {
+function receive(): ServeWorkerOrder | undefined {
   const received = parentPort === null ? undefined : receiveMessageOnPort(parentPort);
-  return received?.message as ConnectionToServe | undefined;
+  return received?.message as ServeWorkerOrder | undefined;
 }
 
 if (only !== undefined) serveOnly(only);

@@ -1,57 +1,72 @@
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { fromText, toFsPath, type ByteString } from '../../../store/byte-string.ts';
-import { changeMode, changeOwner, setTimes, setXattr } from '../../../store/file-calls.ts';
+import { fromText, toFsPath } from '../../../store/byte-string.ts';
+import type { Digest } from '../../../store/digest.ts';
+import { BentoError } from '../../../store/errors.ts';
 import { CowTree } from '../../overlay/cow-tree.ts';
-import type { LowerTree } from '../../overlay/lower-tree.ts';
 import { OpenFiles, type Passthrough } from '../../overlay/open-files.ts';
 import { Recovery } from '../../overlay/recovery.ts';
 import { ScratchFolder } from '../../overlay/scratch-folder.ts';
 import { SessionLog } from '../../overlay/session-log.ts';
+import { finishSwitch, switchTree, type Switched } from '../../overlay/switch-tree.ts';
+import { baseOf, dressRoot, readPlan, trashIn, upperOf } from '../../overlay/switch-upper.ts';
 import { CheckpointBelow } from '../../serving/checkpoint-below.ts';
-import type { StoreTree } from '../../serving/store-tree.ts';
+import { StoreTree } from '../../serving/store-tree.ts';
 import { workspaceHandlers } from '../../serving/workspace-handlers.ts';
 import type { ServeOptions } from '../../serving/serve-loop.ts';
 import { registerBacking, releaseBacking } from './backing.ts';
 import type { ConnectionKind } from './connection.ts';
 import { runtimeDir } from './runtime-dir.ts';
 import type { ConnectionToServe } from './serve-worker.ts';
+import type { Serving } from './served-trees.ts';
 
 export type WorkspaceKind = Extract<ConnectionKind, { kind: 'workspace' }>;
 
 /** A workspace that a thread serves. */
 export interface OpenWorkspace {
   options: Pick<ServeOptions, 'handlers'>;
+  /** A switch that a crash interrupted was ended just now. */
+  finished: Switched | undefined;
+  /** Puts another checkpoint below it, as the plan in its folder says. @throws BentoError, ErrnoError */
+  switch: (manifest: Digest) => Switched;
   /** To be called when it is unmounted. */
   close: () => void;
 }
 
-/** @param below - the checkpoint that it is a fork of, alone */
 export function openServedWorkspace(
-  storeRoot: string,
+  serving: Serving,
   { fd, shows, negotiated }: ConnectionToServe & { shows: WorkspaceKind },
-  below: StoreTree,
 ): OpenWorkspace {
-  const dir = join(storeRoot, 'forks', shows.fork);
-  const logPath = runtimeDir(storeRoot).sessionLog(shows.fork);
+  const forkDir = fromText(join(serving.store.root, 'forks', shows.fork));
+  const logPath = runtimeDir(serving.store.root).sessionLog(shows.fork);
   const { log, isResumed } = SessionLog.open(logPath);
-  const scratch = new ScratchFolder(fromText(join(dir, 'cow')));
-  const lower = new CheckpointBelow(below);
-  const upper = fromText(join(dir, 'upper'));
+  const scratch = new ScratchFolder(`${forkDir}/cow`);
+  const lower = checkpointBelow(serving, shows, baseOf(forkDir) ?? shows.manifest);
+  const upper = upperOf(forkDir);
   if (!isResumed) begin(upper, lower, scratch);
   const tree = new CowTree({
     upper,
     scratch,
     lower,
     userxattr: shows.userxattr,
-    owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+    owner: processOwner(),
     openBefore: log.openNodes,
   });
+  const finished = finishSwitch(tree, forkDir);
+  for (const trash of trashIn(forkDir)) if (trash !== finished?.trash) rmSync(toFsPath(trash), { recursive: true });
   const files = new OpenFiles(tree, negotiated.flags.includes('PASSTHROUGH') ? passthroughOf(fd) : undefined);
   const recovery = isResumed ? new Recovery(tree) : undefined;
   return {
     options: { handlers: workspaceHandlers({ tree, files, log, recovery }) },
+    finished,
+    switch: (manifest) => {
+      const plan = readPlan(forkDir);
+      // Asked again after a crash: it was ended when this process opened the workspace.
+      if (plan === undefined && baseOf(forkDir) === manifest) return { stale: 'all', trash: undefined };
+      if (plan?.to !== manifest) throw new BentoError('FAILED', `${shows.fork} has no plan to be switched`);
+      return switchTree(tree, forkDir, plan, checkpointBelow(serving, shows, plan.to));
+    },
     close: () => {
       log.close();
       SessionLog.clear(logPath);
@@ -60,16 +75,23 @@ export function openServedWorkspace(
   };
 }
 
+function checkpointBelow(
+  { entries, trees, reader }: Serving,
+  { keepOwners }: WorkspaceKind,
+  manifest: Digest,
+): CheckpointBelow {
+  return new CheckpointBelow(new StoreTree(entries, trees, reader, { owner: processOwner(), keepOwners, manifest }));
+}
+
+function processOwner(): { uid: number; gid: number } {
+  return { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };
+}
+
 /** Nothing of an earlier mount is in use any more; and a fork that nobody has seen yet looks as its checkpoint does. */
-function begin(upper: ByteString, lower: LowerTree, scratch: ScratchFolder): void {
+function begin(upper: string, lower: CheckpointBelow, scratch: ScratchFolder): void {
   scratch.clearOrphans();
   mkdirSync(toFsPath(upper), { recursive: true, mode: 0o700 });
-  if (readdirSync(toFsPath(upper)).length > 0) return;
-  const { id, stat } = lower.root;
-  changeOwner(upper, stat.uid, stat.gid);
-  changeMode(upper, stat.mode & 0o7777);
-  for (const [name, value] of lower.xattrs(id) ?? []) setXattr(upper, name, value);
-  setTimes(upper, [stat.atimeSec, stat.atimeNsec], [stat.mtimeSec, stat.mtimeNsec]);
+  if (readdirSync(toFsPath(upper)).length === 0) dressRoot(upper, lower);
 }
 
 /** Where the kernel does not do it once, it never will. */

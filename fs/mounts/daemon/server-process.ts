@@ -40,7 +40,8 @@ export interface ServerListener {
 }
 
 /** What `ask` asks; it adds the number that the answer comes back with. */
-type Question = { op: 'prepare' | 'large-files'; manifest: Digest };
+type Question =
+  { op: 'prepare' | 'large-files'; manifest: Digest } | { op: 'switch'; target: string; manifest: Digest };
 
 interface Pending {
   request: ServerRequest;
@@ -100,6 +101,12 @@ export class ServerProcess {
   serve(connection: HeldConnection): void {
     this.#connections.set(connection.target, connection);
     this.#hand(connection);
+  }
+
+  /** A workspace shows another checkpoint now: so it does when another server takes over. */
+  switched(target: string, manifest: Digest): void {
+    const connection = this.#connections.get(target);
+    if (connection?.shows.kind === 'workspace') connection.shows = { ...connection.shows, manifest };
   }
 
   /** Whether the server answers within a few seconds: one that is stuck, or dies again and again, does not. */

@@ -1,18 +1,28 @@
 import { writeFileSync, writeSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { MessageChannel, Worker, type Transferable } from 'node:worker_threads';
 
 import { pino } from 'pino';
 
 import { isDamage } from '../../../index/database.ts';
+import { toFsPath } from '../../../store/byte-string.ts';
 import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { eventfd, recvFd, setNonBlocking } from '../../../store/syscalls.ts';
-import { packError } from '../../../store/thread-error.ts';
+import { packError, unpackError } from '../../../store/thread-error.ts';
 import { openTree } from '../../tree/index-checkpoint.ts';
 import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
 import type { LargeFile, Prepared, ServerEvent, ServerRequest } from './connection.ts';
 import type { IndexWorkerData } from './index-worker.ts';
-import type { ConnectionToServe, ServeWorkerData, ServeWorkerMessage } from './serve-worker.ts';
+import type {
+  ConnectionToServe,
+  NotSwitchedMessage,
+  ServeWorkerData,
+  ServeWorkerMessage,
+  ServeWorkerOrder,
+  SwitchedMessage,
+} from './serve-worker.ts';
+import { tellStale } from './tell-stale.ts';
 import { openServing, type Serving } from './served-trees.ts';
 import type { SlowWorkerData, SlowWorkerMessage, SlowWorkerOrder } from './slow-worker.ts';
 
@@ -40,6 +50,12 @@ class Server {
   readonly #slow: Worker;
   readonly #verified: SharedArrayBuffer;
   #polled: { worker: Worker; wakeFd: number } | undefined;
+  /** Descriptors of connections that share a thread, by their mount points. */
+  readonly #polledFds = new Map<string, number>();
+  readonly #switching = new Map<
+    string,
+    { resolve: (message: SwitchedMessage) => void; reject: (error: Error) => void }
+  >();
 
   constructor(serving: Serving, verified: SharedArrayBuffer) {
     this.#serving = serving;
@@ -63,6 +79,9 @@ class Server {
       case 'prepare':
         await report(request.id, async () => await this.#prepare(request.manifest));
         return;
+      case 'switch':
+        await report(request.id, async () => await this.#switch(request.target, request.manifest));
+        return;
       case 'large-files':
         await report(request.id, async () => await this.#largeFiles(request.manifest));
     }
@@ -79,17 +98,40 @@ class Server {
     else this.#poll(connection);
   }
 
+  /** The thread that serves a workspace switches it, between two requests; the kernel is told from here. */
+  async #switch(target: string, manifest: Digest): Promise<void> {
+    const fd = this.#polledFds.get(target);
+    if (fd === undefined || this.#polled === undefined)
+      throw new BentoError('NOT_MOUNTED', `no workspace on ${target}`);
+    const done = new Promise<SwitchedMessage>((resolve, reject) => this.#switching.set(target, { resolve, reject }));
+    this.#tellPolled({ switch: target, manifest });
+    this.#spread(target, await done);
+  }
+
+  /** Tells the kernel what changed, and throws away what is left. */
+  #spread(target: string, { stale, trash }: SwitchedMessage): void {
+    const fd = this.#polledFds.get(target);
+    if (fd !== undefined) tellStale(fd, stale);
+    if (trash !== undefined)
+      void rm(toFsPath(trash), { recursive: true, force: true }).catch((error: unknown) => log.warn(String(error)));
+  }
+
+  #tellPolled(order: ServeWorkerOrder): void {
+    if (this.#polled === undefined) return;
+    this.#polled.worker.postMessage(order);
+    const one = Buffer.alloc(8);
+    one.writeBigUInt64LE(1n);
+    writeSync(this.#polled.wakeFd, one);
+  }
+
   #poll(connection: ConnectionToServe): void {
     if (this.#polled === undefined) {
       const wakeFd = eventfd();
       this.#polled = { worker: this.#startServing({ wakeFd }), wakeFd };
     }
     setNonBlocking(connection.fd);
-    const { worker, wakeFd } = this.#polled;
-    worker.postMessage(connection);
-    const one = Buffer.alloc(8);
-    one.writeBigUInt64LE(1n);
-    writeSync(wakeFd, one);
+    this.#polledFds.set(connection.target, connection.fd);
+    this.#tellPolled({ serve: connection });
   }
 
   #startServing(data: Pick<ServeWorkerData, 'only' | 'wakeFd'>): Worker {
@@ -100,7 +142,8 @@ class Server {
     const worker = this.#startWorker('./serve-worker.js', all, [port1]);
     worker.on('message', (message: ServeWorkerMessage) => {
       if ('error' in message) log.error(message, 'request failed');
-      else this.#end(message.ended);
+      else if ('ended' in message) this.#end(message.ended);
+      else this.#hearSwitched(message);
     });
     return worker;
   }
@@ -123,7 +166,16 @@ class Server {
     else log.error(message, 'request failed');
   }
 
+  #hearSwitched(message: SwitchedMessage | NotSwitchedMessage): void {
+    const waiting = this.#switching.get(message.target);
+    this.#switching.delete(message.target);
+    if ('failed' in message) waiting?.reject(unpackError(message.failed));
+    else if (waiting !== undefined) waiting.resolve(message);
+    else this.#spread(message.target, message);
+  }
+
   #end(target: string): void {
+    this.#polledFds.delete(target);
     this.#connections.delete(target);
     this.#slow.postMessage({ ended: target } satisfies SlowWorkerOrder);
     tell({ event: 'ended', target });

@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { pino } from 'pino';
 
 import { fromText, toText, type ByteString } from '../../../store/byte-string.ts';
-import { hexOf } from '../../../store/digest.ts';
+import { hexOf, type Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { adoptLock, tryLockFile, type FileLock } from '../../../store/lock.ts';
 import { Store } from '../../../store/store.ts';
@@ -199,6 +199,9 @@ class Supervisor {
       case 'serve':
         this.#connect(request.target, await this.#whatToShow(request.wish), request.allowOther);
         return undefined;
+      case 'switch':
+        await this.#switch(request.target, request.manifest);
+        return undefined;
       case 'release':
         unmount(fromText(request.target), { lazy: request.lazy });
         return undefined;
@@ -215,6 +218,16 @@ class Supervisor {
     const { hasXattrs, hasOwners } = await this.#server.ask<Prepared>({ op: 'prepare', manifest: wish.manifest });
     if (wish.kind === 'workspace') return wish;
     return { ...wish, xattrs: hasXattrs, keepOwners: wish.keepOwners && hasOwners };
+  }
+
+  async #switch(target: string, manifest: Digest): Promise<void> {
+    const isServed = this.#server.connections.some(
+      (connection) => connection.target === target && connection.shows.kind === 'workspace',
+    );
+    if (!isServed) throw new BentoError('NOT_MOUNTED', `this daemon serves no workspace on ${target}`);
+    await this.#server.ask<Prepared>({ op: 'prepare', manifest });
+    await this.#server.ask({ op: 'switch', target, manifest });
+    this.#server.switched(target, manifest);
   }
 
   async #prepare({ manifest, keepOwners }: TreeWish): Promise<string | undefined> {
