@@ -74,9 +74,9 @@ export class SessionLog {
   }
 
   closed(unique: bigint, nodeId: number): void {
+    if (this.#sizeBytes > SIZE_MAX_BYTES) this.#compact(); // first: what is noted last must be this
     countOpen(this.#open, nodeId, 0, -1);
     this.#write(KIND.closed, unique, nodeId, 0);
-    if (this.#sizeBytes > SIZE_MAX_BYTES) this.#compact();
   }
 
   close(): void {
