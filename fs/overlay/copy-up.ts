@@ -152,6 +152,7 @@ function showAt(tree: CowTree, made: ByteString, { parent, name }: NodeName): vo
   const dir = tree.path(parent);
   const { mtimeSec, mtimeNsec } = need(statOf(dir));
   succeed(rename(made, `${dir}/${name}`));
+  parent.listing = undefined; // it says what the checkpoint has
   setTimes(dir, [0, UTIME_OMIT], [mtimeSec, mtimeNsec]);
 }
 
