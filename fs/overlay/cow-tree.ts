@@ -184,6 +184,7 @@ export class CowTree {
     const path = this.pathIn(parent, name);
     const node = isDirectory(stat) ? this.#upperDir(parent, name, path, stat) : this.#upperFile(path, stat);
     this.attach(node, parent, name);
+    if (!node.isDir && node.opens > 0 && stat.nlink > 1) this.scratch.releaseId(node); // it has a name again
     return node;
   }
 
@@ -235,7 +236,6 @@ export class CowTree {
     const node = isSame ? known : this.add(new CowNode(id, { isDir: false, generation, lower }));
     if (!isSame && origin?.partial !== undefined) node.partial = PartialFile.open(this, node, { path, origin, stat });
     node.inUpper = true;
-    if (node.orphan !== undefined) this.scratch.release(node); // it has a name again
     return node;
   }
 
