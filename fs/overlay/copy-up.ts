@@ -98,7 +98,15 @@ function copyObject(tree: CowTree, node: CowNode, to: ByteString, keepsContent: 
   if (isRegular(stat)) copyFile(tree, node, to, keepsContent ? stat.sizeBytes : 0);
   else if ((stat.mode & S_IFMT) === S_IFLNK) succeed(makeSymlink(tree.lower.link(lower).toString('latin1'), to));
   else succeed(makeNode(to, stat.mode, encodeRdev(stat.rdevMajor, stat.rdevMinor)));
+  if (!isRegular(stat)) markOrigin(tree, lower, to);
   dressUp(tree, node, to, stat);
+}
+
+/** So that a successor finds it by its id. Only root may mark what is neither file nor directory. */
+function markOrigin(tree: CowTree, lower: number, path: ByteString): void {
+  const mark = encodeOrigin({ ...tree.lower.entry(lower), partial: undefined });
+  const done = setXattr(path, tree.marks.origin, mark);
+  if (done !== -ERRNO.EPERM && done !== -ERRNO.EOPNOTSUPP) succeed(done);
 }
 
 function copyFile(tree: CowTree, node: CowNode, to: ByteString, sizeBytes: number): void {
