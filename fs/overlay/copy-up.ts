@@ -25,7 +25,7 @@ import { encodeRdev } from '../protocol/attr.ts';
 import type { CowNode, NodeName } from './cow-node.ts';
 import { isRegular, type CowTree } from './cow-tree.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
-import { encodeOrigin, type OriginMark } from './marks.ts';
+import { encodeOrigin, isMark, type OriginMark } from './marks.ts';
 import { emptyMap, PartialFile } from './partial-file.ts';
 
 const { S_IFMT, S_IFLNK } = constants;
@@ -148,6 +148,7 @@ function dressUp(tree: CowTree, node: CowNode, path: ByteString, stat: FileStat)
   if (owner.uid !== stat.uid || owner.gid !== stat.gid) succeed(changeOwner(path, stat.uid, stat.gid));
   if (!isLink) succeed(changeMode(path, stat.mode & 0o7777));
   for (const [name, value] of tree.lower.xattrs(lowerIdOf(node)) ?? []) {
+    if (isMark(name)) continue;
     const done = setXattr(path, name, value);
     // What an ordinary user may not set was not shown to have a meaning for one either.
     if (done < 0 && done !== -ERRNO.EPERM && done !== -ERRNO.EOPNOTSUPP) throw new ErrnoError(-done);

@@ -5,6 +5,7 @@ import { fromText, toFsPath, type ByteString } from '../../../store/byte-string.
 import { changeMode, changeOwner, setTimes, setXattr } from '../../../store/file-calls.ts';
 import { CowTree } from '../../overlay/cow-tree.ts';
 import type { LowerTree } from '../../overlay/lower-tree.ts';
+import { isMark } from '../../overlay/marks.ts';
 import { OpenFiles, type Passthrough } from '../../overlay/open-files.ts';
 import { Recovery } from '../../overlay/recovery.ts';
 import { ScratchFolder } from '../../overlay/scratch-folder.ts';
@@ -68,7 +69,7 @@ function begin(upper: ByteString, lower: LowerTree, scratch: ScratchFolder): voi
   const { id, stat } = lower.root;
   changeOwner(upper, stat.uid, stat.gid);
   changeMode(upper, stat.mode & 0o7777);
-  for (const [name, value] of lower.xattrs(id) ?? []) setXattr(upper, name, value);
+  for (const [name, value] of lower.xattrs(id) ?? []) if (!isMark(name)) setXattr(upper, name, value);
   setTimes(upper, [stat.atimeSec, stat.atimeNsec], [stat.mtimeSec, stat.mtimeNsec]);
 }
 
