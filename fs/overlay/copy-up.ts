@@ -27,6 +27,7 @@ import { isRegular, type CowTree } from './cow-tree.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
 import { encodeOrigin, isMark, type OriginMark } from './marks.ts';
 import { emptyMap, PartialFile } from './partial-file.ts';
+import { Recovery } from './recovery.ts';
 
 const { S_IFMT, S_IFLNK } = constants;
 /** Larger files are copied in parts, as they are written to; a copy of a smaller one takes a millisecond or two. */
@@ -87,8 +88,13 @@ function linked(tree: CowTree, path: ByteString): ByteString {
 /** Every place at which a file of the checkpoint is to be seen in the workspace. */
 function allNames(tree: CowTree, node: CowNode): readonly NodeName[] {
   const { lower } = node;
-  if (lower === undefined || tree.stat(node).nlink < 2) return node.names;
+  const { nlink } = tree.stat(node);
+  if (lower === undefined || nlink < 2) return node.names;
   for (const path of tree.lower.paths(lower)) tree.findByLowerPath(path);
+  if (node.names.length < nlink && !tree.knowsMoved) {
+    new Recovery(tree).walkUpper(); // some are in a directory that was moved, and that nobody looked at yet
+    for (const path of tree.lower.paths(lower)) tree.findByLowerPath(path);
+  }
   return [...node.names];
 }
 

@@ -50,6 +50,8 @@ export class CowTree {
   readonly #nodes = new Map<number, CowNode>();
   /** Directories of the checkpoint that were moved, by their ids there: what is below them is not where its path says. */
   readonly moved = new Map<number, CowNode>();
+  /** All of them: somebody went through the upper directory. */
+  knowsMoved = false;
 
   readonly owner: CowTreeOptions['owner'];
   readonly #openBefore: Map<number, OpenNode>;
