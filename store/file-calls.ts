@@ -3,6 +3,7 @@
  * or a negated errno, and never throw. Paths are byte strings and may be as long as the kernel allows.
  */
 import { constants } from 'node:fs';
+import { constants as system } from 'node:os';
 
 import type { ByteString } from './byte-string.ts';
 import { declare, lastErrno, type NativeCall } from './libc.ts';
@@ -11,6 +12,7 @@ const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
 const PATH_MAX = 4096;
+const { errno } = system;
 
 /** Where a path is put for the kernel to read, and the directory that a path too long for it is seen from. */
 interface Slot {
@@ -28,12 +30,22 @@ function put(slot: Slot, path: ByteString): Buffer {
   return bytes;
 }
 
+/** What is no path: the name of an attribute, or where a symlink leads. Of what is too long, as much as the kernel refuses. */
+function putText(slot: Slot, text: ByteString): Buffer {
+  const length = slot.bytes.write(text, 0, PATH_MAX - 1, 'latin1');
+  slot.bytes[length] = 0;
+  return slot.bytes;
+}
+
+/** `/proc/self/fd/` and a number: going by way of this again makes no path shorter. */
+const FD_PATH_MAX = 24;
+
 /** The same place by way of an open directory: our own prefix must not make a path too long that is not for its user. */
 function shortened(slot: Slot, path: ByteString): ByteString {
   let rest = path;
   while (rest.length >= PATH_MAX) {
     const slash = rest.lastIndexOf('/', PATH_MAX - 1);
-    if (slash <= 0) return rest; // a name longer than any may be: the kernel says so
+    if (slash <= FD_PATH_MAX) return rest; // a name longer than any may be: the kernel says so
     const bytes = Buffer.from(`${rest.slice(0, slash)}\0`, 'latin1');
     const fd = openCall(bytes, O_PATH | O_CLOEXEC, 0);
     if (slot.dirFd >= 0) closeCall(slot.dirFd);
@@ -185,7 +197,8 @@ export function unlink(path: ByteString): number {
 }
 
 export function makeSymlink(target: ByteString, path: ByteString): number {
-  return result(symlinkCall(put(slotB, target), put(slotA, path)));
+  if (target.length >= PATH_MAX) return -errno.ENAMETOOLONG;
+  return result(symlinkCall(putText(slotB, target), put(slotA, path)));
 }
 
 export function link(from: ByteString, to: ByteString): number {
@@ -266,7 +279,7 @@ const xattrOut = Buffer.alloc(XATTR_MAX_BYTES);
 
 /** @returns a view that the next call overwrites; or a negated errno */
 export function xattrOf(path: ByteString, name: ByteString): Buffer | number {
-  const sizeBytes = lgetxattrCall(put(slotA, path), put(slotB, name), xattrOut, XATTR_MAX_BYTES);
+  const sizeBytes = lgetxattrCall(put(slotA, path), putText(slotB, name), xattrOut, XATTR_MAX_BYTES);
   return sizeBytes < 0 ? -lastErrno() : xattrOut.subarray(0, sizeBytes);
 }
 
@@ -277,15 +290,15 @@ export function xattrNamesOf(path: ByteString): Buffer | number {
 }
 
 export function setXattr(path: ByteString, name: ByteString, value: Buffer, flags = 0): number {
-  return result(lsetxattrCall(put(slotA, path), put(slotB, name), value, value.length, flags));
+  return result(lsetxattrCall(put(slotA, path), putText(slotB, name), value, value.length, flags));
 }
 
 export function fsetXattr(fd: number, name: ByteString, value: Buffer): number {
-  return result(fsetxattrCall(fd, put(slotB, name), value, value.length, 0));
+  return result(fsetxattrCall(fd, putText(slotB, name), value, value.length, 0));
 }
 
 export function removeXattr(path: ByteString, name: ByteString): number {
-  return result(lremovexattrCall(put(slotA, path), put(slotB, name)));
+  return result(lremovexattrCall(put(slotA, path), putText(slotB, name)));
 }
 
 // Contents

@@ -25,8 +25,9 @@ import { encodeRdev } from '../protocol/attr.ts';
 import type { CowNode, NodeName } from './cow-node.ts';
 import { isRegular, type CowTree } from './cow-tree.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
-import { encodeOrigin, type OriginMark } from './marks.ts';
+import { encodeOrigin, isMark, type OriginMark } from './marks.ts';
 import { emptyMap, PARTIAL_BYTES_MIN, PartialFile } from './partial-file.ts';
+import { Recovery } from './recovery.ts';
 
 const { S_IFMT, S_IFLNK } = constants;
 
@@ -85,8 +86,13 @@ function linked(tree: CowTree, path: ByteString): ByteString {
 /** Every place at which a file of the checkpoint is to be seen in the workspace. */
 function allNames(tree: CowTree, node: CowNode): readonly NodeName[] {
   const { lower } = node;
-  if (lower === undefined || tree.stat(node).nlink < 2) return node.names;
+  const { nlink } = tree.stat(node);
+  if (lower === undefined || nlink < 2) return node.names;
   for (const path of tree.lower.paths(lower)) tree.findByLowerPath(path);
+  if (node.names.length < nlink && !tree.knowsMoved) {
+    new Recovery(tree).walkUpper(); // some are in a directory that was moved, and that nobody looked at yet
+    for (const path of tree.lower.paths(lower)) tree.findByLowerPath(path);
+  }
   return [...node.names];
 }
 
@@ -96,7 +102,15 @@ function copyObject(tree: CowTree, node: CowNode, to: ByteString, keepsContent: 
   if (isRegular(stat)) copyFile(tree, node, to, keepsContent ? stat.sizeBytes : 0);
   else if ((stat.mode & S_IFMT) === S_IFLNK) succeed(makeSymlink(tree.lower.link(lower).toString('latin1'), to));
   else succeed(makeNode(to, stat.mode, encodeRdev(stat.rdevMajor, stat.rdevMinor)));
+  if (!isRegular(stat)) markOrigin(tree, lower, to);
   dressUp(tree, node, to, stat);
+}
+
+/** So that a successor finds it by its id. Only root may mark what is neither file nor directory. */
+function markOrigin(tree: CowTree, lower: number, path: ByteString): void {
+  const mark = encodeOrigin({ ...tree.lower.entry(lower), partial: undefined });
+  const done = setXattr(path, tree.marks.origin, mark);
+  if (done !== -ERRNO.EPERM && done !== -ERRNO.EOPNOTSUPP) succeed(done);
 }
 
 function copyFile(tree: CowTree, node: CowNode, to: ByteString, sizeBytes: number): void {
@@ -139,6 +153,7 @@ function dressUp(tree: CowTree, node: CowNode, path: ByteString, stat: FileStat)
   if (owner.uid !== stat.uid || owner.gid !== stat.gid) succeed(changeOwner(path, stat.uid, stat.gid));
   if (!isLink) succeed(changeMode(path, stat.mode & 0o7777));
   for (const [name, value] of tree.lower.xattrs(lowerIdOf(node)) ?? []) {
+    if (isMark(name)) continue;
     const done = setXattr(path, name, value);
     // What an ordinary user may not set was not shown to have a meaning for one either.
     if (done < 0 && done !== -ERRNO.EPERM && done !== -ERRNO.EOPNOTSUPP) throw new ErrnoError(-done);
@@ -151,6 +166,7 @@ function showAt(tree: CowTree, made: ByteString, { parent, name }: NodeName): vo
   const dir = tree.path(parent);
   const { mtimeSec, mtimeNsec } = need(statOf(dir));
   succeed(rename(made, `${dir}/${name}`));
+  parent.listing = undefined; // it says what the checkpoint has
   setTimes(dir, [0, UTIME_OMIT], [mtimeSec, mtimeNsec]);
 }
 

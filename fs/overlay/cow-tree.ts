@@ -59,6 +59,8 @@ export class CowTree {
   readonly #nodes = new Map<number, CowNode>();
   /** Directories of the checkpoint that were moved, by their ids there: what is below them is not where its path says. */
   readonly moved = new Map<number, CowNode>();
+  /** All of them: somebody went through the upper directory. */
+  knowsMoved = false;
 
   readonly owner: CowTreeOptions['owner'];
   readonly #openBefore: Map<number, OpenNode>;
@@ -265,6 +267,7 @@ export class CowTree {
     const path = this.pathIn(parent, name);
     const node = isDirectory(stat) ? this.#upperDir(parent, name, path, stat) : this.#upperFile(path, stat);
     this.attach(node, parent, name);
+    if (!node.isDir && node.opens > 0 && stat.nlink > 1) this.scratch.releaseId(node); // it has a name again
     return node;
   }
 
@@ -316,7 +319,6 @@ export class CowTree {
     const node = isSame ? known : this.add(new CowNode(id, { isDir: false, generation, lower }));
     if (!isSame && origin?.partial !== undefined) node.partial = PartialFile.open(this, node, { path, origin, stat });
     node.inUpper = true;
-    if (node.orphan !== undefined) this.scratch.release(node); // it has a name again
     return node;
   }
 

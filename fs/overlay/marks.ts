@@ -90,15 +90,17 @@ export function encodeOrigin({ layer, position, partial }: OriginMark): Buffer {
   return out;
 }
 
-/** @returns undefined for what is no mark of ours, or one of a later version */
+/** @returns undefined for what is no mark of ours, one of a later version, or one whose map has not all granules */
 export function decodeOrigin(value: Buffer): OriginMark | undefined {
   if (value.length < BITS_AT || value[0] !== VERSION) return undefined;
   const granuleShift = value[SHIFT_AT] ?? 0;
   const limitBytes = Number(value.readBigUInt64LE(LIMIT_AT));
   if (granuleShift > SHIFT_MAX || !Number.isSafeInteger(limitBytes)) return undefined;
+  const bits = Buffer.from(value.subarray(BITS_AT));
+  if (granuleShift !== 0 && limitBytes / 2 ** granuleShift > bits.length * 8) return undefined;
   return {
     layer: Buffer.from(value.subarray(LAYER_AT, BITS_AT)),
     position: value.readUInt32LE(POSITION_AT),
-    partial: granuleShift === 0 ? undefined : { granuleShift, limitBytes, bits: Buffer.from(value.subarray(BITS_AT)) },
+    partial: granuleShift === 0 ? undefined : { granuleShift, limitBytes, bits },
   };
 }

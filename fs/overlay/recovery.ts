@@ -35,6 +35,7 @@ export class Recovery {
         if (node?.isDir === true) dirs.push(node);
       }
     }
+    this.#tree.knowsMoved = true;
   }
 
   #adopt(dir: CowNode, name: ByteString): CowNode | undefined {

@@ -40,6 +40,7 @@ function move(tree: CowTree, from: Moved, to: Place, target: CowNode | undefined
   if (target !== undefined) refuseToReplace(tree, from.node, target);
   prepare(tree, from, to);
   const targetStat = target && tree.stat(target);
+  if (target?.inUpper === false && !target.isDir && (targetStat?.nlink ?? 0) > 1) copyUp(tree, target); // as unlink does
   const [oldPath, newPath] = [tree.pathIn(from.parent, from.name), tree.pathIn(to.parent, to.name)];
   if (target?.isDir === true && target.inUpper) clearWhiteouts(tree, target);
   else if (target?.inUpper === true) keepAside(tree, target, newPath);

@@ -80,8 +80,12 @@ export class ScratchFolder {
 
   /** Nobody refers to what was kept for a node any more. */
   release(node: CowNode): void {
-    if (node.orphan === undefined) return;
-    unlink(node.orphan);
+    if (node.orphan !== undefined) this.releaseId(node);
+  }
+
+  /** As `release`, also of what a process before this one kept. */
+  releaseId(node: CowNode): void {
+    unlink(this.orphanPath(node.id));
     node.orphan = undefined;
   }
 

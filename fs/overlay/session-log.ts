@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
 
 /**
  * What a successor has to know when the process that serves a workspace dies, and nothing else tells: which files are open
@@ -74,9 +74,9 @@ export class SessionLog {
   }
 
   closed(unique: bigint, nodeId: number): void {
+    if (this.#sizeBytes > SIZE_MAX_BYTES) this.#compact(); // first: what is noted last must be this
     countOpen(this.#open, nodeId, 0, -1);
     this.#write(KIND.closed, unique, nodeId, 0);
-    if (this.#sizeBytes > SIZE_MAX_BYTES) this.#compact();
   }
 
   close(): void {
@@ -148,6 +148,7 @@ function replay(fd: number): LogState & { isResumed: boolean } {
   const { size } = fstatSync(fd);
   const bytes = Buffer.alloc(size);
   const read = size === 0 ? 0 : readSync(fd, bytes, 0, size, 0);
+  ftruncateSync(fd, read - (read % RECORD_BYTES)); // what is cut off; records follow
   for (let at = 0; at + RECORD_BYTES <= read; at += RECORD_BYTES) {
     state.last = bytes.readBigUInt64LE(at + UNIQUE_AT);
     const kind = bytes.readUInt32LE(at);

@@ -27,7 +27,7 @@ import {
 } from '../../store/file-calls.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
 import type { LowerTree } from './lower-tree.ts';
-import { TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
+import { isMark, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
 
 /**
  * Putting another checkpoint below a workspace: it gets a new upper directory, into which goes what no checkpoint holds, and
@@ -98,7 +98,7 @@ export function dressRoot(upper: ByteString, lower: LowerTree): void {
   const { id, stat } = lower.root;
   changeOwner(upper, stat.uid, stat.gid);
   changeMode(upper, stat.mode & 0o7777);
-  for (const [name, value] of lower.xattrs(id) ?? []) setXattr(upper, name, value);
+  for (const [name, value] of lower.xattrs(id) ?? []) if (!isMark(name)) setXattr(upper, name, value);
   setTimes(upper, [stat.atimeSec, stat.atimeNsec], [stat.mtimeSec, stat.mtimeNsec]);
 }
 

@@ -63,6 +63,8 @@ test('encodeEntryOut() and decodeEntryOut() agree with the golden', (t) => {
   const head = '0700000000000000' + '0000000000000000' + '8033e10100000000' + '3c00000000000000' + '0000000000000000';
   t.is(out.toString('hex'), head + ATTR_HEX);
   t.deepEqual(decodeEntryOut(out), entry);
+  encodeEntryOut(out, 0, { ...entry, generation: 2 ** 32 + 9 });
+  t.is(out.toString('hex', 0, 16), '0700000000000000' + '0900000001000000');
 });
 
 test('encodeNegativeEntry() is all zero but for how long it holds', (t) => {

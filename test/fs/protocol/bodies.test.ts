@@ -6,14 +6,36 @@ import { OPEN_FLAG } from '../../../fs/protocol/constants.ts';
 import { decodeDirents, decodeDirentsPlus } from '../../../fs/protocol/dirent.ts';
 import { decodeRequest } from '../../../fs/protocol/header.ts';
 import { decodeInitIn } from '../../../fs/protocol/init.ts';
-import { decodeOpenOut, encodeOpenOut } from '../../../fs/protocol/open.ts';
+import {
+  decodeBatchForgetIn,
+  decodeCreateIn,
+  decodeForgetIn,
+  decodeLinkIn,
+  decodeMkdirIn,
+  decodeMknodIn,
+  decodeOnlyName,
+  decodeRename2In,
+  decodeRenameIn,
+  decodeSymlink,
+  decodeTmpfileIn,
+} from '../../../fs/protocol/names.ts';
+import { decodeOpenIn, decodeOpenOut, encodeOpenOut } from '../../../fs/protocol/open.ts';
 import { decodeReadIn, encodeReadIn } from '../../../fs/protocol/read.ts';
+import { decodeSetattrIn } from '../../../fs/protocol/setattr.ts';
 import { decodeStatfs, encodeStatfs } from '../../../fs/protocol/statfs.ts';
 import { decodeName, ProtocolError, readI64, readU64, writeI64, writeU64 } from '../../../fs/protocol/wire.ts';
+import {
+  decodeCopyFileRangeIn,
+  decodeFallocateIn,
+  decodeFsyncIn,
+  decodeLseekIn,
+  decodeWriteIn,
+} from '../../../fs/protocol/write.ts';
 import {
   decodeGetxattrIn,
   decodeGetxattrOut,
   decodeListxattrIn,
+  decodeSetxattrIn,
   encodeGetxattrIn,
   encodeGetxattrOut,
 } from '../../../fs/protocol/xattr.ts';
@@ -110,6 +132,26 @@ const DECODERS: readonly ((bytes: Buffer) => unknown)[] = [
   decodeDirentsPlus,
   decodeOpenOut,
   decodeStatfs,
+  decodeOnlyName,
+  decodeSymlink,
+  decodeMknodIn,
+  decodeMkdirIn,
+  decodeLinkIn,
+  decodeRenameIn,
+  decodeRename2In,
+  decodeCreateIn,
+  decodeTmpfileIn,
+  decodeForgetIn,
+  decodeBatchForgetIn,
+  decodeOpenIn,
+  decodeSetattrIn,
+  decodeWriteIn,
+  decodeFsyncIn,
+  decodeFallocateIn,
+  decodeLseekIn,
+  decodeCopyFileRangeIn,
+  (bytes) => decodeSetxattrIn(bytes, true),
+  (bytes) => decodeSetxattrIn(bytes, false),
   (bytes) => decodeName(bytes, 40),
 ];
 

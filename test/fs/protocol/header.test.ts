@@ -4,9 +4,13 @@ import { INIT_FLAG_BITS, NOTIFY, OPCODE, operationName } from '../../../fs/proto
 import {
   decodeReplyHeader,
   decodeRequest,
+  encodeErrorReply,
   encodeNotification,
   encodeReplyHeader,
   encodeRequestHeader,
+  isResent,
+  plainUniqueOf,
+  uniqueOf,
 } from '../../../fs/protocol/header.ts';
 import { encodeInvalEntry, encodeInvalInode, encodeResend } from '../../../fs/protocol/notify.ts';
 import { decodeName, ProtocolError } from '../../../fs/protocol/wire.ts';
@@ -69,4 +73,21 @@ test('operationName() names what it knows', (t) => {
   t.is(operationName(15), 'READ');
   t.is(operationName(99), 'opcode 99');
   t.is(new Set(Object.values(INIT_FLAG_BITS)).size, Object.keys(INIT_FLAG_BITS).length);
+});
+
+test('plainUniqueOf() is the same for a request that comes again', (t) => {
+  const again = Buffer.from(LOOKUP, 'hex');
+  const first = Buffer.from(again);
+  first[15] = 0;
+  t.true(isResent(again));
+  t.false(isResent(first));
+  t.is(uniqueOf(again), 10n + (1n << 63n));
+  t.is(plainUniqueOf(again), 10n);
+  t.is(plainUniqueOf(first), 10n);
+  first[15] = 0x7f;
+  t.false(isResent(first), 'the highest bit alone says so');
+});
+
+test('encodeErrorReply() agrees with the golden', (t) => {
+  t.is(encodeErrorReply((1n << 63n) + 10n, 4).toString('hex'), '10000000fcffffff' + '0a00000000000080');
 });
