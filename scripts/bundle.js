@@ -14,6 +14,7 @@ await build({
     'fs/mounts/daemon/slow-worker.ts',
     'fs/mounts/daemon/bind-worker.ts',
     'fs/mounts/daemon/index-worker.ts',
+    'fs/mounts/daemon/settle-worker.ts',
     'fs/workspace/restore/write-worker.ts',
     'store/layers/pack-worker.ts',
   ],

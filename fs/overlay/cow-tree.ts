@@ -54,6 +54,8 @@ export class CowTree {
   readonly upper: ByteString;
   readonly scratch: ScratchFolder;
   readonly marks: MarkNames;
+  /** The kernel's overlayfs finds a directory that was renamed, too. */
+  readonly followsRedirects: boolean;
   lower: LowerTree;
   root: CowNode;
   readonly #nodes = new Map<number, CowNode>();
@@ -72,6 +74,7 @@ export class CowTree {
     this.scratch = scratch;
     this.lower = lower;
     this.marks = userxattr ? USER_MARKS : TRUSTED_MARKS;
+    this.followsRedirects = !userxattr;
     this.root = this.#makeRoot();
   }
 

@@ -85,6 +85,7 @@ function prepare(tree: CowTree, from: Moved, to: Place): void {
   if (node.lower !== undefined) {
     const [lowerPath] = tree.lower.paths(node.lower);
     if (lowerPath === undefined) throw new ErrnoError('EXDEV');
+    if (!tree.followsRedirects) tree.scratch.noteParts(); // the kernel's overlayfs would not find what is in it
     succeed(setXattr(path, tree.marks.redirect, Buffer.from(`/${lowerPath}`, 'latin1')));
     return;
   }

@@ -22,6 +22,18 @@ import { succeed } from './errno-error.ts';
 const KEEPS_HOLES = new Set([0xef53, 0x58465342, 0x9123683e, 0x01021994]);
 const PROBE_BYTES = 1 << 20;
 
+const PARTS_NAME = 'parts';
+
+/** Where a fork has it. */
+export function scratchIn(forkDir: ByteString): ByteString {
+  return `${forkDir}/cow`;
+}
+
+/** Whether an upper directory may hold what the kernel's overlayfs does not understand. */
+export function mustBeSettled(forkDir: ByteString): boolean {
+  return existsSync(toFsPath(`${scratchIn(forkDir)}/${PARTS_NAME}`));
+}
+
 /**
  * Beside a fork's upper directory, on the same file system: what is not to be seen yet, and what is not to be seen any more
  * but still is in use. Empty when nothing is mounted.
@@ -66,8 +78,13 @@ export class ScratchFolder {
     if (!this.mayHaveParts) closeSync(openSync(toFsPath(this.#partsNote), 'w', 0o600));
   }
 
+  /** No file is there in parts any more. */
+  forgetParts(): void {
+    rmSync(toFsPath(this.#partsNote), { force: true });
+  }
+
   get #partsNote(): ByteString {
-    return `${this.#dir}/parts`;
+    return `${this.#dir}/${PARTS_NAME}`;
   }
 
   orphanPath(name: number | string): ByteString {

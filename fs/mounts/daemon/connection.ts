@@ -28,6 +28,7 @@ export type ServerRequest =
   | { op: 'serve'; connection: ConnectionSpec }
   | { op: 'backings'; backings: readonly Backing[] }
   | { op: 'prepare'; id: number; manifest: Digest }
+  | { op: 'settle'; id: number; shows: Extract<ConnectionKind, { kind: 'workspace' }> }
   | { op: 'switch'; id: number; target: string; manifest: Digest }
   | { op: 'large-files'; id: number; manifest: Digest };
 

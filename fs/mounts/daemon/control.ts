@@ -30,6 +30,7 @@ export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | ({ kind: 'workspac
  * - `unmounting`: it is about to be unmounted; answered when nothing is mounted inside it any more
  * - `serve`: mount at `target` with a connection of its own, for users who may not bind, and for `mount --all`
  * - `switch`: put another checkpoint below a fork, as the plan in its folder says
+ * - `settle`: make a fork's upper directory one that the kernel's overlayfs understands; nobody may be using it
  * - `release`: take such a mount away
  * - `upgrade`: hand everything over to the daemon at `program`, without unmounting
  * - `stop`: end as soon as nothing uses the daemon's mounts any more
@@ -41,6 +42,7 @@ export type ControlRequest =
   | { op: 'unmounting'; target: string }
   | { op: 'serve'; target: string; allowOther: boolean; wish: ServeWish }
   | { op: 'switch'; target: string; manifest: Digest }
+  | ({ op: 'settle' } & WorkspaceWish)
   | { op: 'release'; target: string; lazy: boolean }
   | { op: 'upgrade'; program: string }
   | { op: 'stop' };

@@ -1,13 +1,13 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { fromText, toFsPath } from '../../../store/byte-string.ts';
+import { fromText, toFsPath, type ByteString } from '../../../store/byte-string.ts';
 import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
-import { CowTree } from '../../overlay/cow-tree.ts';
+import { CowTree, type CowTreeOptions } from '../../overlay/cow-tree.ts';
 import { OpenFiles, type Passthrough } from '../../overlay/open-files.ts';
 import { Recovery } from '../../overlay/recovery.ts';
-import { ScratchFolder } from '../../overlay/scratch-folder.ts';
+import { scratchIn, ScratchFolder } from '../../overlay/scratch-folder.ts';
 import { SessionLog } from '../../overlay/session-log.ts';
 import { finishSwitch, switchTree, type Switched } from '../../overlay/switch-tree.ts';
 import { baseOf, dressRoot, readPlan, trashIn, upperOf } from '../../overlay/switch-upper.ts';
@@ -38,21 +38,13 @@ export function openServedWorkspace(
   serving: Serving,
   { fd, shows, negotiated }: ConnectionToServe & { shows: WorkspaceKind },
 ): OpenWorkspace {
-  const forkDir = fromText(join(serving.store.root, 'forks', shows.fork));
+  const forkDir = forkDirOf(serving, shows);
   const logPath = runtimeDir(serving.store.root).sessionLog(shows.fork);
   const { log, isResumed } = SessionLog.open(logPath);
-  const scratch = new ScratchFolder(`${forkDir}/cow`);
-  const lower = checkpointBelow(serving, shows, baseOf(forkDir) ?? shows.manifest);
-  const upper = upperOf(forkDir);
-  if (!isResumed) begin(upper, lower, scratch);
-  const tree = new CowTree({
-    upper,
-    scratch,
-    lower,
-    userxattr: shows.userxattr,
-    owner: processOwner(),
-    openBefore: log.openNodes,
-  });
+  const options = treeOptions(serving, shows, log.openNodes);
+  const { scratch } = options;
+  if (!isResumed) begin(options);
+  const tree = new CowTree(options);
   const finished = finishSwitch(tree, forkDir);
   for (const trash of trashIn(forkDir)) if (trash !== finished?.trash) rmSync(toFsPath(trash), { recursive: true });
   const files = new OpenFiles(tree, negotiated.flags.includes('PASSTHROUGH') ? passthroughOf(fd) : undefined);
@@ -75,6 +67,27 @@ export function openServedWorkspace(
   };
 }
 
+function forkDirOf({ store }: Serving, { fork }: WorkspaceKind): ByteString {
+  return fromText(join(store.root, 'forks', fork));
+}
+
+/** What a fork's tree is made of. @param openBefore - files that are open since before this process */
+export function treeOptions(
+  serving: Serving,
+  shows: WorkspaceKind,
+  openBefore: CowTreeOptions['openBefore'],
+): CowTreeOptions {
+  const forkDir = forkDirOf(serving, shows);
+  return {
+    upper: upperOf(forkDir),
+    scratch: new ScratchFolder(scratchIn(forkDir)),
+    lower: checkpointBelow(serving, shows, baseOf(forkDir) ?? shows.manifest),
+    userxattr: shows.userxattr,
+    owner: processOwner(),
+    openBefore,
+  };
+}
+
 function checkpointBelow(
   { entries, trees, reader }: Serving,
   { keepOwners }: WorkspaceKind,
@@ -88,7 +101,7 @@ function processOwner(): { uid: number; gid: number } {
 }
 
 /** Nothing of an earlier mount is in use any more; and a fork that nobody has seen yet looks as its checkpoint does. */
-function begin(upper: string, lower: CheckpointBelow, scratch: ScratchFolder): void {
+function begin({ upper, lower, scratch }: CowTreeOptions): void {
   scratch.clearOrphans();
   mkdirSync(toFsPath(upper), { recursive: true, mode: 0o700 });
   if (readdirSync(toFsPath(upper)).length === 0) dressRoot(upper, lower);

@@ -7,7 +7,7 @@ import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { sendFd, socketpair } from '../../../store/syscalls.ts';
 import { unpackError } from '../../../store/thread-error.ts';
-import type { Backing, ConnectionSpec, ServerEvent, ServerRequest } from './connection.ts';
+import type { Backing, ConnectionKind, ConnectionSpec, ServerEvent, ServerRequest } from './connection.ts';
 import type { DaemonHealth } from './control.ts';
 import { SMALL_HEAP, SMALL_MALLOC } from './small-process.ts';
 
@@ -41,7 +41,9 @@ export interface ServerListener {
 
 /** What `ask` asks; it adds the number that the answer comes back with. */
 type Question =
-  { op: 'prepare' | 'large-files'; manifest: Digest } | { op: 'switch'; target: string; manifest: Digest };
+  | { op: 'prepare' | 'large-files'; manifest: Digest }
+  | { op: 'switch'; target: string; manifest: Digest }
+  | { op: 'settle'; shows: Extract<ConnectionKind, { kind: 'workspace' }> };
 
 interface Pending {
   request: ServerRequest;

@@ -22,6 +22,7 @@ import type {
   ServeWorkerOrder,
   SwitchedMessage,
 } from './serve-worker.ts';
+import type { SettleWorkerData } from './settle-worker.ts';
 import { tellStale } from './tell-stale.ts';
 import { openServing, type Serving } from './served-trees.ts';
 import type { SlowWorkerData, SlowWorkerMessage, SlowWorkerOrder } from './slow-worker.ts';
@@ -79,6 +80,11 @@ class Server {
       case 'prepare':
         await report(request.id, async () => await this.#prepare(request.manifest));
         return;
+      case 'settle': {
+        const data: SettleWorkerData = { storeRoot: this.#serving.store.root, shows: request.shows };
+        await report(request.id, async () => await runToEnd('./settle-worker.js', data));
+        return;
+      }
       case 'switch':
         await report(request.id, async () => await this.#switch(request.target, request.manifest));
         return;
@@ -212,6 +218,15 @@ class Server {
       });
     }
   }
+}
+
+/** A thread for one long piece of work. @throws what it throws */
+async function runToEnd(file: string, workerData: object): Promise<void> {
+  const worker = new Worker(new URL(file, import.meta.url), { workerData, trackUnmanagedFds: false });
+  await new Promise<void>((resolve, reject) => {
+    worker.once('error', reject);
+    worker.once('exit', () => resolve());
+  });
 }
 
 /** What goes wrong there goes wrong again, and is told, when the tree is opened here. */

@@ -23,6 +23,7 @@ import {
   type ControlRequest,
   type ServeWish,
   type TreeWish,
+  type WorkspaceWish,
 } from './control.ts';
 import { fuseAvailability, mountAsRoot, mountAsUser, raiseReadAhead, unmount } from '../dev-fuse.ts';
 import { shakeHands } from './handshake.ts';
@@ -202,6 +203,9 @@ class Supervisor {
       case 'switch':
         await this.#switch(request.target, request.manifest);
         return undefined;
+      case 'settle':
+        await this.#settle(request);
+        return undefined;
       case 'release':
         unmount(fromText(request.target), { lazy: request.lazy });
         return undefined;
@@ -218,6 +222,11 @@ class Supervisor {
     const { hasXattrs, hasOwners } = await this.#server.ask<Prepared>({ op: 'prepare', manifest: wish.manifest });
     if (wish.kind === 'workspace') return wish;
     return { ...wish, xattrs: hasXattrs, keepOwners: wish.keepOwners && hasOwners };
+  }
+
+  async #settle({ manifest, keepOwners, fork, userxattr }: WorkspaceWish): Promise<void> {
+    await this.#server.ask<Prepared>({ op: 'prepare', manifest });
+    await this.#server.ask({ op: 'settle', shows: { kind: 'workspace', manifest, keepOwners, fork, userxattr } });
   }
 
   async #switch(target: string, manifest: Digest): Promise<void> {

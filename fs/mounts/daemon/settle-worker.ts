@@ -1,0 +1,19 @@
+import { workerData } from 'node:worker_threads';
+
+import { CowTree } from '../../overlay/cow-tree.ts';
+import { settleUpper } from '../../overlay/settle-upper.ts';
+import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
+import { treeOptions, type WorkspaceKind } from './served-workspace.ts';
+import { openServing } from './served-trees.ts';
+
+export interface SettleWorkerData {
+  storeRoot: string;
+  shows: WorkspaceKind;
+}
+
+// A thread that ends when it is done: copying what is missing of large files may take a while.
+const { storeRoot, shows } = workerData as SettleWorkerData;
+const serving = await openServing(storeRoot, newVerifiedMemory());
+settleUpper(new CowTree(treeOptions(serving, shows, new Map())), { followsRedirects: !shows.userxattr });
+serving.reader.close();
+serving.index.close();
