@@ -66,7 +66,12 @@ export function findOrphanForks(store: Store, recorded: ReadonlySet<string>): { 
   return forkIds(store)
     .filter((id) => !recorded.has(id))
     .map((id) => join(store.root, 'forks', id))
-    .map((path) => ({ path, isEmpty: namesIn(join(path, 'upper')).every((name) => name === 'bento.yaml') }));
+    .map((path) => ({ path, isEmpty: namesIn(join(path, 'upper')).every(isOwnFile) }));
+}
+
+/** What a fork has before anybody worked in it. */
+function isOwnFile(name: string): boolean {
+  return ['bento.yaml', '.bentoignore'].includes(name) || TEMPORARY.test(name);
 }
 
 function filesIn(dir: string, isLeftover: (name: string, stat: Stats) => boolean): Leftover[] {

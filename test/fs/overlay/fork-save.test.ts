@@ -5,7 +5,7 @@ import { forkCheckpoint, removeFork } from '../../../fs/mounts/fork.ts';
 import { stopDaemon } from '../../../fs/mounts/daemon/daemon-client.ts';
 import { MountTable } from '../../../fs/mounts/mount-table.ts';
 import { OverlayTree } from '../../../fs/overlay/overlay-tree.ts';
-import { describeNewWorkspace } from '../../../fs/workspace/new-workspace.ts';
+import { newWorkspaceFiles } from '../../../fs/workspace/new-workspace.ts';
 import { isWorthSaving } from '../../../fs/workspace/plan-layers.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { diffWorkspace } from '../../../fs/workspace/work-tree.ts';
@@ -77,12 +77,17 @@ async function forkOf(t: Parameters<typeof newFolder>[0], base: Workspace): Prom
   process.env['XDG_RUNTIME_DIR'] = join(folder, 'run');
   mkdirSync(process.env['XDG_RUNTIME_DIR'], { mode: 0o700 });
   const { checkpoint } = await headOf(base);
-  const request = { manifest: checkpoint.digest, ref: 'cp-2', workspaceId: base.id, target: join(folder, 'fork') };
-  const { record } = await forkCheckpoint(store, request, {
-    prepare: async ({ target, workspaceId, manifest }) =>
-      await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest }),
-    copy: () => Promise.reject(new Error('the kernel refused the overlay')),
+  const files = newWorkspaceFiles(checkpoint, {
+    workspaceId: base.id,
+    storeRoot: store.root,
+    head: checkpoint.digest,
   });
+  const request = { manifest: checkpoint.digest, head: checkpoint.digest, ref: 'cp-2', workspaceId: base.id, files };
+  const [made] = await forkCheckpoint(store, [join(folder, 'fork')], request, {
+    openTree: () => Promise.reject(new Error('the kernel refused the overlay')),
+  });
+  if (made === undefined) throw new Error('no fork');
+  const { record } = made;
   (t.teardown as (run: () => Promise<void>) => void)(async () => {
     const mounted = await new MountTable(store).at(record.target);
     if (mounted !== undefined) await removeFork(store, mounted, true);
