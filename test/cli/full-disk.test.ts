@@ -26,13 +26,13 @@ async function saveOnSmallDisk(t: ExecutionContext, sizeBytes: number): Promise<
   makeSmallWorkspace(sandbox.workspace);
   (await sandbox.bento(['init', '--store', store])).ok();
   (await sandbox.bento(['save', '-m', 'first'])).ok();
-  (await sandbox.bento(['open', 'cp-1', '../first'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../first'])).ok();
   return { sandbox, store };
 }
 
 async function assertFirstIsIntact(t: ExecutionContext, sandbox: Sandbox): Promise<void> {
   t.is((await sandbox.bento(['list', '--json'])).ok().json<unknown[]>().length, 1);
-  (await sandbox.bento(['open', 'cp-1', '../again'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../again'])).ok();
   t.deepEqual(compareByWalk(sandbox.path('first'), sandbox.path('again'), { ignore: OWN_FILES }), []);
   rmSync(sandbox.path('again'), { recursive: true });
 }
@@ -58,7 +58,7 @@ for (const [where, file] of [
 
     writeFileSync(big, randomBytes(MIB));
     (await sandbox.bento(['save', '-m', 'fits'])).ok();
-    (await sandbox.bento(['open', 'cp-2', '../second'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-2', '../second'])).ok();
     t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('second'), { ignore: OWN_FILES }), []);
   });
 }
@@ -84,12 +84,12 @@ test('a disk that is full while opening: NO_SPACE, and the target is as it was',
   (await sandbox.bento(['save'])).ok();
   const target = path.join(disk, 'target');
   const expected = { code: 'NO_SPACE', says: /no space left/ } as const;
-  assertFails(t, await sandbox.bento(['open', 'cp-1', target]), expected);
+  assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', target]), expected);
   t.false(existsSync(target));
 
   rmSync(path.join(sandbox.workspace, 'big.bin')); // now in place: cp-2 fits, cp-1 does not
   (await sandbox.bento(['save'])).ok();
-  (await sandbox.bento(['open', 'cp-2', target])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', target])).ok();
   writeFileSync(path.join(target, 'src/main.js'), 'unsaved\n');
   const changed = watchTree(target, { ignore: ['.'] });
   assertFails(t, await sandbox.bento(['open', 'cp-1', '--dir', target]), expected);
