@@ -143,13 +143,13 @@ test('a hundred forks in one command take under five seconds and under a megabyt
 
 // Of a workspace as it is now
 
-for (const kind of ['plain directory', 'fork'] as const) {
+for (const kind of ['plain directory', 'overlay', 'cow'] as const) {
   test(`fork <dir> of a ${kind} takes along what is not saved, as unsaved, and nothing moves`, async (t) => {
     const sandbox = await withCheckpoint(t);
     let from = sandbox.workspace;
-    if (kind === 'fork') {
+    if (kind !== 'plain directory') {
       from = sandbox.path('from');
-      (await sandbox.bento(['fork', 'cp-1', from])).ok();
+      (await sandbox.bento(['fork', 'cp-1', from, '--engine', kind])).ok();
     }
     leaveUnsaved(from);
     const head = headOf(from);
