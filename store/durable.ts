@@ -17,14 +17,15 @@ export async function syncDir(dir: string): Promise<void> {
 
 const TEMPORARY_PREFIX = '.tmp-';
 
+/** Whether a file of this name is being written, or was when somebody was killed. */
+export function isTemporary(name: string): boolean {
+  return name.startsWith(TEMPORARY_PREFIX);
+}
+
 /** Removes what processes that were killed left behind. Only where nobody else can be writing now. */
 export async function removeTemporaries(dir: string): Promise<void> {
   const names = await readdir(dir);
-  await Promise.all(
-    names
-      .filter((name) => name.startsWith(TEMPORARY_PREFIX))
-      .map(async (name) => await rm(join(dir, name), { force: true })),
-  );
+  await Promise.all(names.filter(isTemporary).map(async (name) => await rm(join(dir, name), { force: true })));
 }
 
 /** A fresh name beside `path`, for the temporary file of an atomic write. */

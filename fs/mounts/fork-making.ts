@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import type { Digest } from '../../store/digest.ts';
-import { syncDir, writeFilesDurably, type DurableFile } from '../../store/durable.ts';
+import { isTemporary, syncDir, writeFilesDurably, type DurableFile } from '../../store/durable.ts';
 import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Lock } from '../../store/lock.ts';
@@ -160,6 +160,11 @@ export class ForkMaking {
       if (ignore !== undefined) await createIgnore(record.target, ignore);
     }
   }
+}
+
+/** Of a fork in which nobody has worked; or a command was killed while it was made. */
+export function isOwnForkFile(name: string): boolean {
+  return ['bento.yaml', IGNORE_NAME].includes(name) || isTemporary(name);
 }
 
 const NO_COPY = (): Promise<void> => Promise.reject(new RangeError('no copy without a way to make it'));

@@ -1,16 +1,19 @@
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
 
 import { fromText } from '../../store/byte-string.ts';
+import { BentoError } from '../../store/errors.ts';
 import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
 import { giveUpHead } from '../workspace/heads.ts';
 import { mayMount, unmount } from './dev-fuse.ts';
 import { removePlace } from './exec/place.ts';
-import { ForkMaking, type ForkRequest, type ForkSteps } from './fork-making.ts';
+import { ForkMaking, isOwnForkFile, type ForkRequest, type ForkSteps } from './fork-making.ts';
 import { detach, release } from './kernel-mount.ts';
 import type { Mounted } from './mount.ts';
 import { newRecord, type MountRequest } from './mount-record.ts';
-import { MountTable, type CheckpointRecord, type MountStatus } from './mount-table.ts';
+import { MountTable, recordId, type CheckpointRecord, type MountStatus } from './mount-table.ts';
 import { mountedAt } from './mountinfo.ts';
 import { hasAllUsers, inInitialUserNamespace } from './namespaces.ts';
 import { removeNote } from './note-file.ts';
@@ -50,6 +53,7 @@ export async function forkCheckpoint(
       table,
       targets.map(({ target }) => target),
     );
+    for (const { target } of targets) refuseForgottenWork(table, target);
   } catch (error) {
     await removeMade(targets);
     lock?.release();
@@ -60,11 +64,33 @@ export async function forkCheckpoint(
   try {
     return await making.run();
   } catch (error) {
-    for (const record of making.records) await tearDown(store, record);
+    // One that cannot be taken away stays on record, and does not keep the others.
+    for (const record of making.records) await tearDown(store, record).catch(() => undefined);
     throw error;
   } finally {
     lock.release();
   }
+}
+
+/**
+ * A fork whose record is gone, and whose folder is not, would come back to life in a new one on the same directory. What a
+ * killed command left without anybody's work in it goes.
+ *
+ * @throws BentoError TARGET_INVALID naming the folder
+ */
+function refuseForgottenWork(table: MountTable, target: string): void {
+  const upper = join(table.forkDir({ id: recordId(target) }), 'upper');
+  const names = existsSync(upper) ? readdirSync(upper) : [];
+  if (!names.every(isOwnForkFile)) {
+    throw new BentoError(
+      'TARGET_INVALID',
+      `${upper} has changes of an earlier fork on ${target} that is not on record`,
+      {
+        hint: 'move what you need from there, then remove that folder',
+      },
+    );
+  }
+  for (const name of names) rmSync(join(upper, name));
 }
 
 /** Who may own files keeps the recorded owners, so that what the fork does not change stays as it is. */

@@ -14,6 +14,7 @@ import {
 import { compareByWalk } from '../fixtures/compare-trees.ts';
 import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { makeManyFiles } from '../fixtures/many-files.ts';
+import { recordId } from '../../fs/mounts/mount-table.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 const test = testSerialNeeding({ root: true, fuse: true });
@@ -103,26 +104,71 @@ test('of several directories all are forked or none: what was made before the on
   assertTidy(t, sandbox);
 });
 
-test('a fork of which nothing can be mounted any more leaves nothing behind: the first ones are taken away again', async (t) => {
+test('when the third of three forks cannot be mounted, the first two are taken away again', async (t) => {
   const sandbox = await withCheckpoint(t);
-  // The kernel does not take an overlay's work folder that is a file, which is what the third fork finds.
-  (await sandbox.bento(['fork', 'cp-1', '../c'])).ok();
-  const [id = ''] = namesIn(path.join(sandbox.storePath, 'forks'));
-  (await sandbox.bento(['close', '../c'])).ok();
-  const place = path.join(sandbox.storePath, 'forks', id);
-  execFileSync('mkdir', ['-p', place]);
-  writeFileSync(path.join(place, 'upper'), 'no directory');
+  // The kernel wants an overlay's upper and work folder on one file system.
+  const work = path.join(sandbox.storePath, 'forks', recordId(sandbox.path('c')), 'work');
+  execFileSync('mkdir', ['-p', work]);
+  execFileSync('mount', ['-t', 'tmpfs', 'none', work]);
   const result = await sandbox.bento(['fork', 'cp-1', '../a', '../b', '../c', '--engine', 'overlay']);
-  t.not(result.code, 0);
+  assertFails(t, result, { code: 'MOUNT_FAILED', says: /mounting on \S+\/c failed/ });
+  execFileSync('umount', [work]);
   t.deepEqual(
-    ['a', 'b', 'c'].filter((name) => existsSync(sandbox.path(name))),
-    [],
+    ['a', 'b', 'c'].map((name) => existsSync(sandbox.path(name))),
+    [false, false, true],
   );
   t.deepEqual(
     sandbox.mounts().filter((target) => !target.startsWith(sandbox.runtimeDir)),
     [],
   );
+  (await sandbox.bento(['close', '--discard', '../c'])).ok();
   assertTidy(t, sandbox);
+});
+
+test('a fork on the directory of one whose record was lost does not bring its changes back, nor throw them away', async (t) => {
+  const sandbox = await withCheckpoint(t);
+  (await sandbox.bento(['fork', 'cp-1', '../a'])).ok();
+  (await sandbox.bento(['unmount', '../a'])).ok();
+  const id = recordId(sandbox.path('a'));
+  rmSync(path.join(sandbox.storePath, 'mounts', `${id}.json`));
+  (await sandbox.bento(['fork', 'cp-1', '../a'])).ok(); // nobody had worked in it
+  writeFileSync(sandbox.path('a/mine'), 'precious\n');
+  (await sandbox.bento(['unmount', '../a'])).ok();
+  rmSync(path.join(sandbox.storePath, 'mounts', `${id}.json`));
+  const refused = await sandbox.bento(['fork', 'cp-1', '../b', '../a']);
+  assertFails(t, refused, { code: 'TARGET_INVALID', says: /has changes of an earlier fork on \S+\/a/, hint: /remove/ });
+  t.is(readFileSync(path.join(sandbox.storePath, 'forks', id, 'upper/mine'), 'utf8'), 'precious\n');
+  t.false(existsSync(sandbox.path('b')));
+});
+
+test('forks whose command was killed are whole once they are on record, and leave nothing before', async (t) => {
+  for (const [fault, states] of [
+    ['fork.described', []],
+    ['fork.recorded', ['not mounted', 'not mounted']],
+    ['fork.mounted', ['mounted', 'mounted']],
+  ] as const) {
+    const sandbox = await withCheckpoint(t);
+    const killed = sandbox.bento(['fork', 'cp-1', '../a', '../b'], { env: { BENTO_FAULT: fault } });
+    await t.throwsAsync(killed, { message: /SIGKILL/ });
+    const listed = async (): Promise<string[]> =>
+      (await sandbox.bento(['mounts', '--json']))
+        .ok()
+        .json<{ state: string }[]>()
+        .map(({ state }) => state);
+    t.deepEqual(await listed(), [...states], fault);
+    if (states.length === 0) {
+      (await sandbox.bento(['gc'])).ok();
+      assertTidy(t, sandbox);
+      (await sandbox.bento(['fork', 'cp-1', '../a', '../b'])).ok();
+    }
+    (await sandbox.bento(['mounts', '--restore'])).ok();
+    for (const dir of [sandbox.path('a'), sandbox.path('b')]) {
+      t.deepEqual(compareByWalk(sandbox.workspace, dir, { ignore: OWN_FILES }), [], fault);
+      t.is((await sandbox.bento(['status', '--exit-code', '--dir', dir])).code, 0);
+      (await sandbox.bento(['close', dir])).ok();
+    }
+    assertTidy(t, sandbox);
+  }
 });
 
 test('a hundred forks in one command take under five seconds and under a megabyte each', async (t) => {
