@@ -118,3 +118,26 @@ test('a store that may not be written: listing works, and the rest says PERMISSI
   (await sandbox.bento(['save'])).ok();
   t.deepEqual(temporaryFiles(store), []);
 });
+
+test('a disk that is full while forking, opening or running a command in a fork: NO_SPACE, and nothing is left', async (t) => {
+  const { sandbox, store } = await saveOnSmallDisk(t, 4 * MIB);
+  (await sandbox.bento(['fork', 'cp-1', '../warm'])).ok(); // the daemon runs, and the index knows the checkpoint
+  const filler = path.join(path.dirname(store), 'filler');
+  t.throws(() => writeFileSync(filler, randomBytes(8 * MIB)), { code: 'ENOSPC' });
+  for (const command of [
+    ['fork', 'cp-1', '../a', '../b'],
+    ['fork', 'cp-1', '../a', '--engine', 'cow'],
+    ['open', 'cp-1', '../a'],
+    ['exec', 'cp-1', '--', 'echo', 'never'],
+  ]) {
+    assertFails(t, await sandbox.bento(command), { code: 'NO_SPACE', says: /no space left while .*disk\/store/ });
+    t.deepEqual([existsSync(sandbox.path('a')), existsSync(sandbox.path('b'))], [false, false]);
+    t.deepEqual(namesIn(path.join(store, 'forks')).length, 1);
+    t.deepEqual(namesIn(path.join(store, 'mounts')).filter((name) => name.endsWith('.json')).length, 1);
+    t.deepEqual(temporaryFiles(store), []);
+    t.deepEqual(namesIn(sandbox.path('tmp')), []);
+  }
+  rmSync(filler);
+  (await sandbox.bento(['exec', 'cp-1', '--save', '--', 'sh', '-c', 'echo x > x'])).ok();
+  (await sandbox.bento(['close', '../warm'])).ok();
+});
