@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { rmdir } from 'node:fs/promises';
+import { rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { fromText } from '../../store/byte-string.ts';
@@ -7,6 +7,7 @@ import { BentoError } from '../../store/errors.ts';
 import type { Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
 import { giveUpHead } from '../workspace/heads.ts';
+import { scanFile } from '../workspace/scan-place.ts';
 import { mayMount, unmount } from './dev-fuse.ts';
 import { removePlace } from './exec/place.ts';
 import { ForkMaking, isOwnForkFile, type ForkRequest, type ForkSteps } from './fork-making.ts';
@@ -118,6 +119,7 @@ export async function tearDown(store: Store, record: CheckpointRecord | MountSta
   if (record.engine === 'copy') await emptyDirectory(record.target);
   detachLower(table.lowerDir(record));
   await removeTree(table.forkDir(record));
+  await rm(scanFile(store.cacheDir, join(table.forkDir(record), 'upper')), { force: true });
   await table.remove(record);
   await giveUpHead(store.layout(record.workspaceId), record.target);
   if (record.madeTarget) await rmdir(record.target).catch(() => undefined); // somebody put something there: it stays

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { forkCheckpoint, removeFork } from '../../../fs/mounts/fork.ts';
@@ -9,7 +9,7 @@ import { newWorkspaceFiles } from '../../../fs/workspace/new-workspace.ts';
 import { isWorthSaving } from '../../../fs/workspace/plan-layers.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { diffWorkspace } from '../../../fs/workspace/work-tree.ts';
-import { readWorkTree, type Workspace } from '../../../fs/workspace/workspace.ts';
+import { isKnownUnchanged, readWorkTree, type Workspace } from '../../../fs/workspace/workspace.ts';
 import { errnoOf } from '../../../store/errors.ts';
 import { testSerialNeeding } from '../../fixtures/external-tools.ts';
 import { changeDirectory } from '../../fixtures/random-directory.ts';
@@ -46,6 +46,52 @@ for (const seed of SEEDS) {
       }
     },
   );
+}
+
+const CHANGES: Record<string, (dir: string) => void> = {
+  'a file is written': (dir) => writeFileSync(join(dir, 'kept/b'), 'B'),
+  'a file of the checkpoint is removed': (dir) => rmSync(join(dir, 'kept/a')),
+  'a directory of the checkpoint is made anew': (dir) => {
+    rmSync(join(dir, 'kept'), { recursive: true });
+    mkdirSync(join(dir, 'kept'));
+  },
+  'a mode changes': (dir) => chmodSync(join(dir, 'own/c'), 0o600),
+  'a file moves': (dir) => renameSync(join(dir, 'own/c'), join(dir, 'own/d')),
+};
+
+for (const [what, change] of Object.entries(CHANGES)) {
+  testSerialNeeding({ root: true, fuse: true })(
+    `a saved fork is known to be clean without a walk, until ${what}`,
+    async (t) => {
+      const base = await newWorkspace(t);
+      mkdirSync(join(base.dir, 'kept'));
+      for (const name of ['kept/a', 'kept/b']) writeFileSync(join(base.dir, name), name);
+      await saveWorkspace(base);
+      writeFileSync(join(base.dir, 'kept/b'), 'second');
+      await saveWorkspace(base);
+      const fork = await forkOf(t, base);
+      t.false(await isKnownClean(fork), 'nobody has looked yet');
+      mkdirSync(join(fork.dir, 'own'));
+      writeFileSync(join(fork.dir, 'own/c'), 'c');
+      await saveWorkspace(fork);
+      // What changed just before a look is looked at once more.
+      for (let tries = 0; tries < 100 && !(await isKnownClean(fork)); tries += 1) await changesOf(fork);
+      t.true(await isKnownClean(fork));
+      fork.setup.ignore.push('own');
+      t.false(await isKnownClean(fork), 'what is ignored has changed');
+      fork.setup.ignore.pop();
+      t.true(await isKnownClean(fork));
+      change(fork.dir);
+      t.false(await isKnownClean(fork));
+      t.not((await changesOf(fork)).length, 0);
+      t.true((await saveWorkspace(fork)).saved);
+      t.deepEqual(await changesOf(fork), []);
+    },
+  );
+}
+
+async function isKnownClean(fork: Workspace): Promise<boolean> {
+  return isKnownUnchanged(await readWorkTree(fork), (await headOf(fork)).checkpoint);
 }
 
 /**
