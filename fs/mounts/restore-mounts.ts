@@ -76,6 +76,7 @@ async function restoreMount(store: Store, found: MountStatus, engine: MountRecor
   if (record.mounted) await release(store, record, !isChange);
   await mkdir(record.target, { recursive: true });
   checkMountPoint(record.target);
+  // Nothing has it mounted now: here is where what one engine left in the upper directory is made ready for another.
   try {
     await mountAgain(store, wanted);
   } catch (error) {
