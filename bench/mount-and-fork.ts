@@ -151,7 +151,7 @@ const STEPS: Readonly<Record<string, (subject: Subject) => Arm>> = {
   }),
   'open into an empty directory': (subject) => ({
     prepare: () => subject.emptyTarget(),
-    run: () => subject.bento('open', 'cp-1', subject.target),
+    run: () => subject.bento('open', '--copy', 'cp-1', subject.target),
     cleanUp: () => subject.emptyTarget(),
   }),
   'save, nothing changed': (subject) => ({ run: () => subject.bento('save') }),

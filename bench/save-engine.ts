@@ -212,7 +212,7 @@ function restore(ws: Workspace, rounds: number, note: Note): Goal[] {
   let target = '';
   const arm = (into: () => void): Arm => ({ prepare: () => void (target = ws.emptyTarget()), run: into });
   const arms: Record<string, Arm> = {
-    'bento open': arm(() => void ws.bento('open', 'latest', target)),
+    'bento open': arm(() => void ws.bento('open', '--copy', 'latest', target)),
     'tar xzf': arm(() => void run('tar', ['xzf', tar, '-C', target])),
   };
   for (const tool of ws.tools) arms[tool.name] = arm(() => tool.restore(target));

@@ -13,6 +13,7 @@ export const GLOBAL_OPTIONS = {
 /** A command line, understood. */
 export interface ParsedArguments {
   args: string[];
+  rest: readonly string[];
   options: Record<string, unknown>;
   dir: string;
   json: boolean;
@@ -26,8 +27,9 @@ export interface ParsedArguments {
  *
  * @throws BentoError USAGE, in cobra's words
  */
-export function parseArguments(command: Command, words: readonly string[]): ParsedArguments {
+export function parseArguments(command: Command, all: readonly string[]): ParsedArguments {
   const specs: OptionSpecs = { ...command.options, ...GLOBAL_OPTIONS };
+  const { words, rest } = command.takesRest === true ? splitAtDashes(all) : { words: all, rest: [] };
   const flags = parseFlags(specs, words);
   const valuesOf = (names: OptionSpecs) =>
     Object.fromEntries(Object.keys(names).map((name) => [name, flags.value(name)]));
@@ -36,12 +38,18 @@ export function parseArguments(command: Command, words: readonly string[]): Pars
   if (!isHelp) checkCount(command, flags.args);
   return {
     args: flags.args.slice(0, command.args?.max),
+    rest,
     options: valuesOf(command.options ?? {}),
     dir: typeof dir === 'string' && dir !== '' ? dir : '.',
     json: json === true,
     verbose: verbose === true,
     help: isHelp,
   };
+}
+
+function splitAtDashes(all: readonly string[]): { words: readonly string[]; rest: readonly string[] } {
+  const at = all.indexOf('--');
+  return at < 0 ? { words: all, rest: [] } : { words: all.slice(0, at), rest: all.slice(at + 1) };
 }
 
 /** For a command line without a command: whatever it has must be a flag that bento itself knows. */

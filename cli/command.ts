@@ -21,6 +21,10 @@ export interface CommandSpec<Options extends OptionSpecs, Data> {
    * the first one does.
    */
   handlesInterrupt?: boolean;
+  /** Signals are its own affair: none of them ends it or aborts `ctx.signal`. */
+  handlesSignals?: boolean;
+  /** What stands after `--` is for another program: `ctx.rest` has it as it is. */
+  takesRest?: boolean;
   run(ctx: Context<Options>): Data | Promise<Data>;
   /** Lines for people, without the last newline; empty for none. */
   render(data: Data, ctx: Context<Options>): string;
@@ -60,6 +64,8 @@ export interface Context<Options extends OptionSpecs = OptionSpecs> {
   verbose: boolean;
   /** As many as `args` of the description allows; all of them when it says nothing. */
   args: readonly string[];
+  /** Of a command that takes it: what stood after `--`. */
+  rest: readonly string[];
   options: OptionValues<Options>;
   /** Aborted on SIGINT and SIGTERM. */
   signal: AbortSignal;

@@ -38,7 +38,8 @@ async function main(words: readonly string[]): Promise<number> {
 function fail(error: unknown): number {
   const words = process.argv.slice(2);
   const during = `running bento ${readCommandLine(words).words[0] ?? ''}`.trimEnd();
-  const report = reportError(error, during, { json: words.includes('--json'), debug: isDebug() });
+  const own = words.slice(0, words.includes('--') ? words.indexOf('--') : undefined);
+  const report = reportError(error, during, { json: own.includes('--json'), debug: isDebug() });
   progressLine.clear();
   process.stderr.write(report.text);
   return interrupt.signal.aborted ? exitCodeOfSignal(interrupt.signal.reason) : report.exitCode;
@@ -53,7 +54,7 @@ async function dispatch(found: Found, line: CommandLine): Promise<number> {
 async function runCommand(command: Command, words: string[]): Promise<number> {
   const parsed = withoutWords(command, words) ?? (await import('./arguments.ts')).parseArguments(command, words);
   if (parsed.help) return showHelp(command.name.split(' '));
-  listenForSignals(command.handlesInterrupt === true);
+  if (command.handlesSignals !== true) listenForSignals(command.handlesInterrupt === true);
   const ctx = contextFor(parsed);
   const data = await command.run(ctx);
   progressLine.clear();
@@ -66,10 +67,18 @@ function withoutWords({ args, options = {} }: Command, words: readonly string[])
   if (words.length > 0 || (args?.min ?? 0) > 0) return undefined;
   const defaults = { boolean: false, string: undefined, number: undefined, list: [] };
   const values = Object.entries(options).map(([name, { type }]): [string, unknown] => [name, defaults[type]]);
-  return { args: [], options: Object.fromEntries<unknown>(values), dir: '.', json: false, verbose: false, help: false };
+  return {
+    args: [],
+    rest: [],
+    options: Object.fromEntries<unknown>(values),
+    dir: '.',
+    json: false,
+    verbose: false,
+    help: false,
+  };
 }
 
-function contextFor({ args, options, dir, json, verbose }: ParsedArguments): Context {
+function contextFor({ args, rest, options, dir, json, verbose }: ParsedArguments): Context {
   const write = (stream: NodeJS.WriteStream) => (output: string | Uint8Array) => {
     progressLine.clear();
     stream.write(output);
@@ -81,6 +90,7 @@ function contextFor({ args, options, dir, json, verbose }: ParsedArguments): Con
     json,
     verbose,
     args,
+    rest,
     options: options as Context['options'], // parsed by the same description that gives the type
     signal: interrupt.signal,
     colors: colorsFor(process.stdout),

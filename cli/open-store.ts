@@ -125,7 +125,7 @@ export async function resolveRef(written: string, { store, config, dir }: RefCon
 }
 
 async function resolveUndo(own: Layout | undefined, dir: string): Promise<NamedCheckpoint> {
-  const { SHARED_UNDO_TAG, undoTag } = await import('../fs/workspace/open.ts');
+  const { SHARED_UNDO_TAG, undoTag } = await import('../fs/workspace/heads.ts');
   const tags = await own?.tags();
   const tag = [undoTag(dir), SHARED_UNDO_TAG].find((candidate) => tags?.has(candidate));
   const found = tag === undefined ? undefined : tags?.get(tag);

@@ -17,6 +17,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   mounts: async () => (await import('./commands/mounts.ts')).mounts,
   unmount: async () => (await import('./commands/unmount.ts')).unmount,
   fork: async () => (await import('./commands/fork.ts')).fork,
+  exec: async () => (await import('./commands/exec.ts')).exec,
   close: async () => (await import('./commands/close.ts')).close,
   gc: async () => (await import('./commands/gc.ts')).gc,
   verify: async () => (await import('./commands/verify.ts')).verify,

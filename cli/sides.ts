@@ -106,7 +106,7 @@ function workspaceAround(dir: string, fork: string | undefined): string | undefi
 }
 
 /** Whether an argument that may be a reference or a directory is meant as a directory. */
-function isDirectoryArgument(written: string): boolean {
+export function isDirectoryArgument(written: string): boolean {
   const looksLikePath = written.includes('/') || written === '.' || written === '..';
   return looksLikePath && existsSync(written) && statSync(written).isDirectory();
 }

@@ -17,14 +17,15 @@ export async function syncDir(dir: string): Promise<void> {
 
 const TEMPORARY_PREFIX = '.tmp-';
 
+/** Whether a file of this name is being written, or was when somebody was killed. */
+export function isTemporary(name: string): boolean {
+  return name.startsWith(TEMPORARY_PREFIX);
+}
+
 /** Removes what processes that were killed left behind. Only where nobody else can be writing now. */
 export async function removeTemporaries(dir: string): Promise<void> {
   const names = await readdir(dir);
-  await Promise.all(
-    names
-      .filter((name) => name.startsWith(TEMPORARY_PREFIX))
-      .map(async (name) => await rm(join(dir, name), { force: true })),
-  );
+  await Promise.all(names.filter(isTemporary).map(async (name) => await rm(join(dir, name), { force: true })));
 }
 
 /** A fresh name beside `path`, for the temporary file of an atomic write. */
@@ -39,13 +40,7 @@ export function temporaryBeside(path: string): string {
 export async function writeFileDurably(path: string, data: string | Uint8Array, mode = 0o644): Promise<void> {
   const temporary = temporaryBeside(path);
   try {
-    const handle = await open(temporary, 'wx', mode);
-    try {
-      await handle.writeFile(data);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
+    await writeSynced(temporary, data, mode);
     faultPoint('durable.written');
     await rename(temporary, path);
     faultPoint('durable.renamed');
@@ -54,4 +49,39 @@ export async function writeFileDurably(path: string, data: string | Uint8Array, 
     throw error;
   }
   await syncDir(dirname(path));
+}
+
+/** A file to be written whole. */
+export interface DurableFile {
+  path: string;
+  data: string;
+  mode: number;
+}
+
+/**
+ * `writeFileDurably` for many files at once: what has to wait for the disk waits together. All are durable afterwards, in
+ * no particular order.
+ */
+export async function writeFilesDurably(files: readonly DurableFile[]): Promise<void> {
+  const temporaries = files.map(({ path }) => temporaryBeside(path));
+  try {
+    await Promise.all(files.map(async ({ data, mode }, at) => await writeSynced(temporaries[at] ?? '', data, mode)));
+    faultPoint('durable.written');
+    await Promise.all(files.map(async ({ path }, at) => await rename(temporaries[at] ?? '', path)));
+    faultPoint('durable.renamed');
+  } catch (error) {
+    await Promise.all(temporaries.map(async (path) => await rm(path, { force: true })));
+    throw error;
+  }
+  await Promise.all([...new Set(files.map(({ path }) => dirname(path)))].map(syncDir));
+}
+
+async function writeSynced(path: string, data: string | Uint8Array, mode: number): Promise<void> {
+  const handle = await open(path, 'wx', mode);
+  try {
+    await handle.writeFile(data);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { isBusy } from '../../fs/mounts/exec/processes.ts';
 import { removeFork } from '../../fs/mounts/fork.ts';
 import type { MountStatus } from '../../fs/mounts/mount-table.ts';
 import { answers } from '../../fs/mounts/probe.ts';
@@ -36,9 +37,15 @@ export const close = defineCommand({
       throw new BentoError('TARGET_INVALID', `${path} is a mount, not a fork`, { hint: `bento unmount ${path}` });
     }
     refuseIfElsewhere(record);
+    const isInUse = isBusy(record);
+    if (isInUse !== undefined) {
+      if (isInUse && !ctx.options.force) throw inUse(path);
+      await removeFork(store, record, ctx.options.force);
+      return { closed: path, discarded: [] };
+    }
     const isReadable = await canBeLookedAt(record);
     if (!isReadable && !ctx.options.discard) throw unknownWork(record);
-    const unsaved = isReadable ? await unsavedWork(record, ctx) : [];
+    const unsaved = isReadable ? await unsavedWork(record, ctx).catch(orNothing(ctx.options.discard)) : [];
     if (unsaved.length > 0 && !ctx.options.discard) {
       for (const line of named(unsaved)) ctx.note(line);
       throw refuse(path, unsaved.length);
@@ -66,10 +73,24 @@ async function unsavedWork(record: MountStatus, ctx: Context): Promise<string[]>
     .map(({ kind, path }) => `${{ added: '+', removed: '-', modified: '~' }[kind]} ${toText(path)}`);
 }
 
+/** What is thrown away need not be understood, a `bento.yaml` that somebody broke for one. */
+function orNothing(isDiscarded: boolean): (error: unknown) => string[] {
+  return (error) => {
+    if (isDiscarded && error instanceof BentoError) return [];
+    throw error;
+  };
+}
+
 /** Not while it is not mounted, its daemon is gone, or its `bento.yaml`: its command was killed, or somebody removed it. */
 async function canBeLookedAt({ engine, mounted, target }: MountStatus): Promise<boolean> {
   if (!mounted || (engine !== 'copy' && !(await answers(target)))) return false;
   return existsSync(join(target, 'bento.yaml'));
+}
+
+function inUse(path: string): BentoError {
+  return new BentoError('MOUNT_POINT_BUSY', `a command of \`bento exec\` runs in ${path}`, {
+    hint: 'end it; --force takes the directory from under it',
+  });
 }
 
 function unknownWork({ target, mounted }: MountStatus): BentoError {

@@ -1,55 +1,43 @@
-import { forkCheckpoint } from '../../fs/mounts/fork.ts';
-import type { Mounted } from '../../fs/mounts/mount.ts';
-import { FORK_ENGINES, type CheckpointRecord, type ForkEngine } from '../../fs/mounts/mount-table.ts';
-import { describeNewWorkspace } from '../../fs/workspace/new-workspace.ts';
+import { lstatSync } from 'node:fs';
+
 import { shareBlobs } from '../../store/blob-lock.ts';
-import type { Checkpoint } from '../../store/checkpoint.ts';
 import { BentoError } from '../../store/errors.ts';
-import type { Store } from '../../store/store.ts';
-import { defineCommand, type Context } from '../command.ts';
-import { copyInto } from '../copy-checkpoint.ts';
-import { findConfig, resolveRef, storeOf } from '../open-store.ts';
+import { defineCommand } from '../command.ts';
+import { findOrigin } from '../fork-origin.ts';
+import { ENGINE_OPTION, makeForks, parseEngine } from '../make-forks.ts';
+
+const COUNT_MAX = 1000;
 
 export const fork = defineCommand({
   name: 'fork',
-  summary: 'Make a writable workspace from a checkpoint, at once',
-  usage: 'bento fork <ref> <dir>... [-m <message>]',
+  summary: 'Make a writable workspace from a checkpoint, or of this one as it is now, at once',
+  usage: 'bento fork [<ref>|<workspace>] <dir>... [-n <count>] [-m <message>] [--engine <engine>]',
   details:
-    'It shares every unchanged byte with the checkpoint, has its own head, and is saved, diffed and opened like any\nworkspace. `bento close` ends it.',
-  args: { min: 2, max: 1000 },
+    'It shares every unchanged byte with the checkpoint, has its own head, and is saved, diffed and opened like any\n' +
+    'workspace. `bento close` ends it. Of several directories all are made, or none.\n' +
+    'With one argument, or a directory in place of the reference (`bento fork . ../a ../b`), the workspace is forked as it\n' +
+    'is now: what is not saved comes along, and is not saved in the fork either. Ignored files stay behind.',
+  args: { min: 1, max: COUNT_MAX + 1 },
   options: {
+    count: { type: 'number', short: 'n', value: 'count', help: 'so many forks, <dir>-1, <dir>-2 and so on' },
     message: { type: 'string', short: 'm', value: 'message', help: 'what will be tried here' },
-    engine: {
-      type: 'string',
-      value: FORK_ENGINES.join('|'),
-      help: 'how it is made: kernel overlay, copy-on-write in the daemon, or a plain copy; default: the fastest that works',
-    },
+    engine: ENGINE_OPTION,
   },
 
   async run(ctx) {
-    const [written = '', ...targets] = ctx.args;
+    const { written, targets } = parse(ctx.args, ctx.options.count);
+    const { message } = ctx.options;
     const engine = parseEngine(ctx.options.engine);
-    const config = await findConfig(ctx.dir);
-    const store = storeOf(config);
+    const { store, load } = await findOrigin(written, ctx);
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
-    const { digest, label, layout } = await resolveRef(written, { store, config, dir: ctx.dir });
-    const checkpoint = await store.loadCheckpoint(digest);
-    const forks = [];
-    for (const target of targets) {
-      const { message } = ctx.options;
-      const request = {
-        manifest: digest,
-        ref: label,
-        workspaceId: layout.id,
-        target,
-        ...(message && { message }),
-        ...(engine && { engine }),
-      };
-      const { record, copiedBecause } = await makeFork(store, request, checkpoint, ctx);
+    const origin = await load();
+    const made = await makeForks(store, origin, targets, { message, engine }, ctx);
+    const { label, checkpoint, head = null } = origin;
+    const forks = made.map(({ record, copiedBecause }) => {
       if (copiedBecause !== undefined) ctx.note(`note: ${record.target} is a plain copy: ${copiedBecause}`);
-      forks.push({ target: record.target, ref: label, digest, engine: record.engine });
-    }
-    return forks.length === 1 && forks[0] ? { ...forks[0], forks } : { ref: label, digest, forks };
+      return { target: record.target, ref: label, digest: checkpoint.digest, head, engine: record.engine };
+    });
+    return forks.length === 1 && forks[0] ? { ...forks[0], forks } : { ref: label, digest: checkpoint.digest, forks };
   },
 
   render: ({ forks }) =>
@@ -58,30 +46,21 @@ export const fork = defineCommand({
       .join('\n'),
 });
 
-/** @throws BentoError USAGE */
-function parseEngine(written: string | undefined): ForkEngine | undefined {
-  if (written === undefined || written === 'auto') return undefined;
-  const engine = FORK_ENGINES.find((known) => known === written);
-  if (engine !== undefined) return engine;
-  throw new BentoError('USAGE', `there is no engine ${written}`, { hint: `one of auto, ${FORK_ENGINES.join(', ')}` });
-}
-
-async function makeFork(
-  store: Store,
-  request: Parameters<typeof forkCheckpoint>[1],
-  checkpoint: Checkpoint,
-  ctx: Context,
-): Promise<Mounted> {
-  return await forkCheckpoint(store, request, {
-    prepare: async (record) => await describeFork(store, record, checkpoint),
-    copy: async (record) => await copyInto(store, record, ctx, checkpoint),
+/** @throws BentoError USAGE, or TARGET_NOT_EMPTY when one of the numbered directories is there */
+function parse(
+  args: readonly string[],
+  count: number | undefined,
+): { written: string | undefined; targets: readonly string[] } {
+  const [written, targets] = args.length === 1 ? [undefined, args] : [args[0], args.slice(1)];
+  if (count === undefined) return { written, targets };
+  const [target = '', ...more] = targets;
+  if (more.length > 0) throw new BentoError('USAGE', `-n takes one directory, not ${targets.length}`);
+  if (count < 1 || count > COUNT_MAX) throw new BentoError('USAGE', `-n must be from 1 to ${COUNT_MAX}, not ${count}`);
+  const base = target.replace(/(?<=.)\/+$/, '');
+  const numbered = Array.from({ length: count }, (_, at) => `${base}-${at + 1}`);
+  const taken = numbered.find((dir) => lstatSync(dir, { throwIfNoEntry: false }) !== undefined);
+  if (taken === undefined) return { written, targets: numbered };
+  throw new BentoError('TARGET_NOT_EMPTY', `${taken} exists already, so nothing was made`, {
+    hint: 'choose another name, or close what is there',
   });
-}
-
-async function describeFork(
-  store: Store,
-  { target, workspaceId, manifest }: CheckpointRecord,
-  checkpoint: Checkpoint,
-): Promise<void> {
-  await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest });
 }

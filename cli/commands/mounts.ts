@@ -1,29 +1,40 @@
-import { pruneMounts, restoreMounts } from '../../fs/mounts/mount.ts';
+import { removeAbandoned } from '../../fs/mounts/exec/throw-away.ts';
+import { pruneMounts } from '../../fs/mounts/mount.ts';
+import { restoreMounts, type RestoreOptions } from '../../fs/mounts/restore-mounts.ts';
 import { daemonHealth, statesOf, type MountState } from '../../fs/mounts/mount-states.ts';
 import { MountTable, type MountStatus } from '../../fs/mounts/mount-table.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
+import { findMount } from '../find-mount.ts';
+import { parseEngine } from '../make-forks.ts';
 import { findConfig, storeOf } from '../open-store.ts';
 import { oneLine } from '../terminal.ts';
 
 export const mounts = defineCommand({
   name: 'mounts',
   summary: 'List what is mounted and forked',
-  usage: 'bento mounts [--restore] [--prune]',
+  usage: 'bento mounts [--restore [<dir>...] [--engine overlay|cow]] [--prune]',
   details:
     'All mounts and forks of the store, and how each is: mounted, a plain copy, not mounted (after a reboot or `unmount`),\n' +
-    'broken (its daemon was killed), or not answering.',
+    'broken (its daemon was killed), or not answering; `running` and `left over` are forks of `bento exec`.',
+  args: { min: 0, max: 1000 },
   options: {
-    restore: { type: 'boolean', help: 'mount again what is not mounted or broken' },
-    prune: { type: 'boolean', help: 'forget mounts that are not mounted; forks stay' },
+    restore: { type: 'boolean', help: 'mount again what is not mounted or broken: all, or these directories' },
+    engine: { type: 'string', value: 'overlay|cow', help: 'with --restore: forks get this engine, whatever they had' },
+    prune: { type: 'boolean', help: 'forget mounts that are not mounted, and what a killed `exec` left; forks stay' },
   },
 
   async run(ctx) {
-    const store = storeOf(await findConfig(ctx.dir));
-    const failures = ctx.options.restore ? await restoreAll(store, ctx) : new Map<string, string>();
-    if (ctx.options.prune) for (const { target } of await pruneMounts(store)) ctx.note(`forgot ${target}`);
+    const { restore, prune } = ctx.options;
+    const engine = parseEngine(ctx.options.engine, ['overlay', 'cow']);
+    if (!restore && (ctx.args.length > 0 || engine !== undefined))
+      throw new BentoError('USAGE', 'directories and --engine go with --restore', { hint: `Usage: ${mounts.usage}` });
+    const { store, targets } = await findTargets(ctx);
+    const failures = restore ? await restoreAll(store, { only: targets, engine }, ctx) : new Map<string, string>();
+    const gone = prune ? [...(await removeAbandoned(store)), ...(await pruneMounts(store))] : [];
+    for (const { target } of gone) ctx.note(`forgot ${target}`);
     const records = await new MountTable(store).list();
     const states = await statesOf(records);
     await tellAboutDaemon(store, ctx);
@@ -44,9 +55,22 @@ export const mounts = defineCommand({
   exitCode: (records) => (records.some(({ restoreFailed }) => restoreFailed !== undefined) ? 1 : 0),
 });
 
+/** The store, and where in it; undefined: everywhere. @throws BentoError NOT_MOUNTED for what is not on record */
+async function findTargets({ args, dir }: Context): Promise<{ store: Store; targets: string[] | undefined }> {
+  const found = await Promise.all(args.map(async (written) => await findMount(written, dir)));
+  const store = found[0]?.store ?? storeOf(await findConfig(dir));
+  const other = found.find((one) => one.store.root !== store.root);
+  if (other !== undefined) throw new BentoError('USAGE', `${other.record.target} belongs to another store`);
+  return { store, targets: args.length === 0 ? undefined : found.map(({ record }) => record.target) };
+}
+
 /** @returns by directory, why it could not be brought back */
-async function restoreAll(store: Store, ctx: Pick<Context, 'note'>): Promise<Map<string, string>> {
-  const failed = await restoreMounts(store);
+async function restoreAll(
+  store: Store,
+  options: RestoreOptions,
+  ctx: Pick<Context, 'note'>,
+): Promise<Map<string, string>> {
+  const failed = await restoreMounts(store, options);
   for (const { target, error } of failed) {
     const hint = error instanceof BentoError && error.hint !== undefined ? ` (${error.hint})` : '';
     ctx.note(`note: ${target} is not brought back: ${error.message}${hint}`);
@@ -95,6 +119,7 @@ function nextSteps(states: readonly MountState[]): string[] {
       '`bento mounts --restore` brings back what is not mounted or broken; `bento unmount <dir>` forgets a mount, `bento close <dir>` ends a fork.',
     ],
     [['not answering'], '`bento unmount --force <dir>` lets go of what does not answer.'],
+    [['left over'], '`bento mounts --prune` clears away what a killed `bento exec` left.'],
     [['unfinished'], '`bento unmount --force <dir>` removes a copy whose writing was interrupted.'],
   ];
   const fitting = steps.filter(([about]) => about.some((state) => states.includes(state))).map(([, text]) => text);

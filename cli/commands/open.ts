@@ -1,24 +1,44 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { openInPlace, openInto, type OpenResult, type TitleFilter } from '../../fs/workspace/open.ts';
+import { OPEN_MODES, type Config, type OpenMode } from '../../fs/workspace/config-types.ts';
+import type { Engine } from '../../fs/mounts/mount-table.ts';
+import type { OpenResult, TitleFilter } from '../../fs/workspace/open.ts';
 import { STAGING_NAME } from '../../fs/workspace/patterns.ts';
-import { openCheckpoint } from '../../fs/workspace/workspace.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import { toText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, loadWorkspace, openSource, resolveRef, storeOf } from '../open-store.ts';
+import { makeForks } from '../make-forks.ts';
+import { findConfig, loadWorkspace, openSource, resolveRef, storeOf, type NamedCheckpoint } from '../open-store.ts';
+
+interface OpenOptions {
+  layers: string | undefined;
+  skipLayers: string | undefined;
+  copy: boolean;
+  noBackup: boolean;
+  force: boolean;
+}
+
+/** What became of the directory; `copy` is plain files. */
+interface Opened extends OpenResult {
+  sequence: number;
+  engine: Engine;
+}
 
 export const open = defineCommand({
   name: 'open',
-  summary: 'Restore a checkpoint here, or into a directory',
-  usage: 'bento open <ref>|undo [<dir>] [--layers <names>] [--skip-layers <names>] [--no-backup [--force]]',
+  summary: 'Restore a checkpoint here, or open it in a directory',
+  usage: 'bento open <ref>|undo [<dir>] [--copy] [--layers <names>] [--skip-layers <names>] [--no-backup [--force]]',
   details:
     'In a workspace, backs up what is there and touches only what differs; `bento open undo` takes it back. Files that no\n' +
-    'checkpoint holds stay. A new or empty directory becomes a workspace of its own.',
+    'checkpoint holds stay. A new or empty directory becomes a workspace of its own, which is mounted: it is there at once,\n' +
+    'shares what it does not change, and `bento close` ends it. With --copy (or BENTO_OPEN=copy, or `open: copy` in\n' +
+    'bento.yaml), with only some layers, and where nothing can be mounted, it gets plain files.',
   args: { min: 1, max: 2 },
   options: {
+    copy: { type: 'boolean', help: 'write plain files into a new directory' },
     layers: { type: 'string', value: 'a,b', help: 'restore only these layers' },
     skipLayers: { type: 'string', value: 'a,b', help: 'restore all but these layers' },
     noBackup: { type: 'boolean', help: 'make no backup: open undo will not work' },
@@ -33,31 +53,16 @@ export const open = defineCommand({
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const target = targetArgument === undefined ? ctx.dir : resolve(targetArgument);
     const named = await resolveRef(written, { store, config, dir: existsSync(target) ? realpathSync(target) : target });
-    const includes = titleFilter(ctx.options.layers, ctx.options.skipLayers);
     const isWorkspace = existsSync(join(target, 'bento.yaml'));
-    const { label, digest, isUndo } = named;
-    let result: OpenResult & { sequence: number };
-    if (isWorkspace) {
-      const workspace = await loadWorkspace(target, ctx);
-      refuseOtherStore(workspace.source.store.root, store.root, target);
-      const opened = await openCheckpoint(workspace.source, digest);
-      const options = {
-        includes,
-        label,
-        isUndo,
-        backup: !ctx.options.noBackup,
-        force: ctx.options.force,
-        onWait: () => ctx.note('waiting for another command in this workspace...'),
-      };
-      result = { ...(await openInPlace(workspace, opened, options)), sequence: opened.checkpoint.sequence };
-    } else {
-      const source = await openSource(store, ctx);
-      const opened = await openCheckpoint(source, digest);
-      result = { ...(await openInto(source, opened, target, includes)), sequence: opened.checkpoint.sequence };
-    }
-    tellRefused(result.refused, ctx);
-    tellKept(result.kept, ctx);
-    return { ref: label, ...result };
+    const { options } = ctx;
+    const opened = isWorkspace
+      ? await openHere(store, named, target, { ...ctx, options })
+      : mayMount(options, config)
+        ? await openMounted(store, named, target, { ...ctx, options })
+        : await openCopied(store, named, target, { ...ctx, options });
+    tellRefused(opened.refused, ctx);
+    tellKept(opened.kept, ctx);
+    return { ref: named.label, ...opened };
   },
 
   render({ ref, sequence, dir, canUndo }) {
@@ -65,6 +70,77 @@ export const open = defineCommand({
     return [...lines, ...(canUndo ? ['', '  To undo: bento open undo'] : [])].join('\n');
   },
 });
+
+type OpenContext = Context & { options: OpenOptions };
+
+/** Restores into the workspace that is there. */
+async function openHere(store: Store, named: NamedCheckpoint, target: string, ctx: OpenContext): Promise<Opened> {
+  const { openInPlace } = await import('../../fs/workspace/open.ts');
+  const { openCheckpoint } = await import('../../fs/workspace/workspace.ts');
+  const { label, digest, isUndo } = named;
+  const { layers, skipLayers, noBackup, force } = ctx.options;
+  const workspace = await loadWorkspace(target, ctx);
+  refuseOtherStore(workspace.source.store.root, store.root, target);
+  const opened = await openCheckpoint(workspace.source, digest);
+  const result = await openInPlace(workspace, opened, {
+    includes: titleFilter(layers, skipLayers),
+    label,
+    isUndo,
+    backup: !noBackup,
+    force,
+    onWait: () => ctx.note('waiting for another command in this workspace...'),
+  });
+  return { ...result, sequence: opened.checkpoint.sequence, engine: workspace.fork?.engine ?? 'copy' };
+}
+
+/** Writes plain files into a new directory. */
+async function openCopied(
+  store: Store,
+  { digest }: NamedCheckpoint,
+  target: string,
+  ctx: OpenContext,
+): Promise<Opened> {
+  const { openInto } = await import('../../fs/workspace/open.ts');
+  const { openCheckpoint } = await import('../../fs/workspace/workspace.ts');
+  const source = await openSource(store, ctx);
+  const opened = await openCheckpoint(source, digest);
+  const { layers, skipLayers } = ctx.options;
+  const result = await openInto(source, opened, target, titleFilter(layers, skipLayers));
+  return { ...result, sequence: opened.checkpoint.sequence, engine: 'copy' };
+}
+
+/** Mounts a fork on a new directory; where nothing can be mounted, says so and copies. */
+async function openMounted(store: Store, named: NamedCheckpoint, target: string, ctx: OpenContext): Promise<Opened> {
+  const { prepareMountOn } = await import('../../fs/workspace/open.ts');
+  await prepareMountOn(target, async () => await openSource(store, ctx));
+  const { digest, label, layout } = named;
+  const checkpoint = await store.loadCheckpoint(digest);
+  const origin = { checkpoint, label, workspaceId: layout.id, head: digest };
+  try {
+    const [made] = await makeForks(store, origin, [target], { mustMount: true }, ctx);
+    if (made === undefined) throw new RangeError('one fork was asked for');
+    const { target: dir, engine } = made.record;
+    const nothingWritten = { written: 0, removed: 0, canUndo: false, refused: [], kept: [] };
+    return { dir, digest, ...nothingWritten, sequence: checkpoint.sequence, engine };
+  } catch (error) {
+    if (!(error instanceof BentoError && ['FUSE_UNAVAILABLE', 'MOUNT_FAILED'].includes(error.code))) throw error;
+    ctx.note(`note: ${target} gets plain files: ${error.message}`);
+    return await openCopied(store, named, target, ctx);
+  }
+}
+
+/** A mount shows all layers. */
+function mayMount({ copy, layers, skipLayers }: OpenOptions, config: Config | undefined): boolean {
+  if (copy || layers !== undefined || skipLayers !== undefined) return false;
+  return (modeInEnvironment() ?? config?.open ?? 'mount') === 'mount';
+}
+
+function modeInEnvironment(): OpenMode | undefined {
+  const written = process.env['BENTO_OPEN'];
+  const mode = OPEN_MODES.find((known) => known === written);
+  if (mode === undefined && written) throw new BentoError('USAGE', `BENTO_OPEN is ${written}, not mount or copy`);
+  return mode;
+}
 
 function titleFilter(layers: string | undefined, skipped: string | undefined): TitleFilter {
   const names = (text: string): string[] => text.split(',').map((name) => name.trim());

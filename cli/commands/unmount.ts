@@ -1,4 +1,5 @@
 import { stopDaemon } from '../../fs/mounts/daemon/daemon-client.ts';
+import { removeAbandoned } from '../../fs/mounts/exec/throw-away.ts';
 import { clearRuntime } from '../../fs/mounts/kernel-mount.ts';
 import { unmountRecord } from '../../fs/mounts/mount.ts';
 import { daemonHealth } from '../../fs/mounts/mount-states.ts';
@@ -29,6 +30,7 @@ export const unmount = defineCommand({
     if (options.all) return { unmounted: await unmountAll(storeOf(await findConfig(dir)), options.force) };
     if (target === undefined) throw new BentoError('USAGE', 'accepts 1 arg(s), received 0', { hint: 'or use --all' });
     const { store, record } = await findMount(target, dir);
+    if (record.exec !== undefined) throw isThrowAway(record);
     await unmountRecord(store, record, options.force);
     return { unmounted: [record.target] };
   },
@@ -39,6 +41,7 @@ export const unmount = defineCommand({
 
 /** One that is in use keeps its daemon, but not the others their mounts. */
 async function unmountAll(store: Store, force: boolean): Promise<string[]> {
+  await removeAbandoned(store);
   const records = (await new MountTable(store).list()).filter(isToEnd).sort(innermostFirst);
   const failures: unknown[] = [];
   for (const record of records) {
@@ -52,6 +55,12 @@ async function unmountAll(store: Store, force: boolean): Promise<string[]> {
 /** What is mounted here, and read-only mounts that a reboot took; of copied forks there is nothing to unmount. */
 function isToEnd({ kind, engine, mounted, elsewhere }: MountStatus): boolean {
   return !elsewhere && (kind === 'mount' || (mounted && engine !== 'copy'));
+}
+
+function isThrowAway({ target }: MountStatus): BentoError {
+  return new BentoError('TARGET_INVALID', `${target} is a fork of \`bento exec\`, which ends with its command`, {
+    hint: `bento close ${target}`,
+  });
 }
 
 function innermostFirst(a: MountStatus, b: MountStatus): number {

@@ -96,7 +96,7 @@ function rightsCheck(): Check {
     if (process.geteuid?.() === 0) {
       return check.missing('root without CAP_SYS_ADMIN', { facts, advice: 'a container needs --cap-add SYS_ADMIN' });
     }
-    const advice = 'for root, all mounts share one cache, and forks take no time';
+    const advice = 'for root, all mounts share one cache, and forks are kernel overlays';
     return check.limited(`none of its own: an ordinary user mounts through ${FUSERMOUNT}`, { facts, advice });
   });
 }
@@ -174,13 +174,14 @@ export function resendCheck(offer: InitIn | undefined): Check {
 function overlayCheck(upperPlace: string | undefined): Check {
   return checkThat('overlay', 'overlayfs', (check) => {
     const facts = { inKernel: /\toverlay$/m.test(readText('/proc/filesystems') ?? '') };
-    if (!mayMount()) return check.limited('only root may mount it', { facts, advice: 'forks are plain copies' });
+    if (!mayMount())
+      return check.limited('only root may mount it', { facts, advice: 'forks are copy-on-write in the mount daemon' });
     if (upperPlace === undefined) return check.unknown('nowhere to try it', { facts });
     try {
       tryOverlay(upperPlace, { userxattr: !inInitialUserNamespace() });
       return check.ok('works', { facts: { inKernel: true } });
     } catch (error) {
-      const details = { facts, advice: `forks are plain copies; ${overlayRemedy(error)}` };
+      const details = { facts, advice: `forks are copy-on-write in the mount daemon; ${overlayRemedy(error)}` };
       return check.missing(`cannot be mounted: ${firstLine(error)}`, details);
     }
   });
@@ -211,8 +212,8 @@ export function mountEngine({ usable, reason }: FuseAvailability, trial: FuseTri
 }
 
 export function forkEngine(mount: EngineChoice, overlay: Pick<Check, 'state' | 'finding'>): EngineChoice {
-  if (mount.engine === 'fuse') return { engine: 'copy', why: 'only root may mount overlays' };
+  if (mount.engine === 'fuse') return { engine: 'cow', why: 'only root may mount overlays' };
   if (mount.engine !== 'bind') return { engine: 'copy', why: mount.why };
   if (overlay.state === 'ok') return { engine: 'overlay', why: 'overlays can be mounted here' };
-  return { engine: 'copy', why: `overlayfs ${overlay.finding}` };
+  return { engine: 'cow', why: `overlayfs ${overlay.finding}` };
 }

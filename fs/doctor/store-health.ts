@@ -204,6 +204,8 @@ const STATES: readonly { state: MountState; advice?: string }[] = [
   { state: 'mounted' },
   { state: 'copy' },
   { state: 'elsewhere' },
+  { state: 'running' },
+  { state: 'left over', advice: '`bento mounts --prune` clears away what a killed `bento exec` left' },
   { state: 'unfinished', advice: '`bento unmount --force <dir>` removes a copy that was interrupted' },
   { state: 'not mounted', advice: '`bento mounts --restore` brings them back, `bento mounts --prune` forgets them' },
   { state: 'not answering', advice: '`bento unmount --force <dir>` lets go of them' },

@@ -8,6 +8,7 @@ import type { Store } from '../../store/store.ts';
 import { isAbandoned } from '../contents/cache-folder.ts';
 import { contentsDir } from '../contents/cached-content.ts';
 import { unpackedDir } from '../contents/content-reader.ts';
+import { isOwnForkFile } from '../mounts/fork-making.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
 
@@ -66,7 +67,7 @@ export function findOrphanForks(store: Store, recorded: ReadonlySet<string>): { 
   return forkIds(store)
     .filter((id) => !recorded.has(id))
     .map((id) => join(store.root, 'forks', id))
-    .map((path) => ({ path, isEmpty: namesIn(join(path, 'upper')).every((name) => name === 'bento.yaml') }));
+    .map((path) => ({ path, isEmpty: namesIn(join(path, 'upper')).every(isOwnForkFile) }));
 }
 
 function filesIn(dir: string, isLeftover: (name: string, stat: Stats) => boolean): Leftover[] {

@@ -2,7 +2,7 @@ import type { Digest } from '../../store/digest.ts';
 import { isObject } from '../../store/manifest.ts';
 import { parseYaml, readConfigText } from '../workspace/config-file.ts';
 import type { Config, RetentionTier } from '../workspace/config-types.ts';
-import { SHARED_UNDO_TAG } from '../workspace/open.ts';
+import { SHARED_UNDO_TAG } from '../workspace/heads.ts';
 
 /** Which checkpoints of a workspace stay. With neither `keepLast` nor `tiers`, all of them do. */
 export interface RetentionPolicy {

@@ -8,7 +8,7 @@ import type { ControlRequest, ServeWish } from './daemon/control.ts';
 import { askDaemon, connectDaemon, findDaemon } from './daemon/daemon-client.ts';
 import { unmount } from './dev-fuse.ts';
 import { fileMountsBelow, isServed, mountedAt, mountedFileSystems } from './mountinfo.ts';
-import { fstypeOf, MountTable, type MountRecord } from './mount-table.ts';
+import { fstypeOf, MountTable, type CheckpointRecord, type MountRecord } from './mount-table.ts';
 import { mountOverlay } from './overlay-mount.ts';
 import { answers } from './probe.ts';
 import { runtimeDir } from './daemon/runtime-dir.ts';
@@ -22,46 +22,58 @@ const RELEASE_TRIES = 3;
  * Makes the kernel mount that a record describes, through the daemon; one whose index broke is replaced by a new one.
  *
  * @param options.isCareful - ask first, without waiting for long, whether the daemon's server answers at all
- * @returns the folder of the daemon's that it was made from; undefined for a connection of its own
  */
-export async function bring(
-  store: Store,
-  record: MountRecord,
-  options: { isCareful?: boolean } = {},
-): Promise<string | undefined> {
-  try {
-    return await bringOnce(store, record, options);
-  } catch (error) {
-    if (!(error instanceof BentoError && error.code === 'INDEX_BROKEN')) throw error;
-    return await bringOnce(store, record, options);
+export async function bring(store: Store, record: MountRecord, options: { isCareful?: boolean } = {}): Promise<void> {
+  if (isConnection(record) || record.manifest === undefined) {
+    await againIfBroken(async () => await connectMount(store, record));
+    return;
+  }
+  const folder = await findLower(store, record, options);
+  if (record.engine === 'overlay') {
+    mountKernelOverlay(folder, record, new MountTable(store).forkDir(record));
+  } else {
+    bindMount(folder, record.target);
+    await askDaemon(store, { op: 'mounted', target: record.target }).catch(() => undefined); // only about speed
   }
 }
 
-async function bringOnce(
+/** The folder of the daemon's that shows a checkpoint, for mounts made from it. Throws as `bring`. */
+export async function findLower(
   store: Store,
-  record: MountRecord,
-  { isCareful = false }: { isCareful?: boolean },
-): Promise<string | undefined> {
-  const { target, engine, manifest, keepOwners = false, allowOther = false } = record;
-  if (isConnection(record) || manifest === undefined) {
-    using daemon = await connectDaemon(store);
-    await daemon.ask({ op: 'serve', target, allowOther, wish: wishOf(record) });
-    return undefined;
+  record: CheckpointRecord,
+  options: { isCareful?: boolean } = {},
+): Promise<string> {
+  return await againIfBroken(async () => await findLowerOnce(store, record, options));
+}
+
+async function againIfBroken<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (!(error instanceof BentoError && error.code === 'INDEX_BROKEN')) throw error;
+    return await attempt();
   }
+}
+
+async function connectMount(store: Store, record: MountRecord): Promise<void> {
+  const { target, allowOther = false } = record;
+  using daemon = await connectDaemon(store);
+  await daemon.ask({ op: 'serve', target, allowOther, wish: wishOf(record) });
+}
+
+async function findLowerOnce(
+  store: Store,
+  { manifest, keepOwners = false, ref }: CheckpointRecord,
+  { isCareful = false }: { isCareful?: boolean },
+): Promise<string> {
   const { folder } = await askDaemon(store, { op: 'prepare', manifest, keepOwners });
   if (folder === undefined) throw fuseMissing('the daemon has no tree to mount from');
   if (mountedAt(dirname(folder)) === undefined) throw daemonElsewhere(store);
   if (isCareful ? !(await answers(folder)) : !isServed(folder)) {
     await askDaemon(store, { op: 'stop' }); // what it still can serve it goes on serving
-    throw new BentoError('INDEX_BROKEN', `the mount daemon of ${store.root} cannot serve ${record.ref}`, {
+    throw new BentoError('INDEX_BROKEN', `the mount daemon of ${store.root} cannot serve ${ref}`, {
       hint: 'its log says why; `bento unmount --all` ends it',
     });
-  }
-  if (engine === 'overlay') {
-    mountKernelOverlay(folder, record, new MountTable(store).forkDir(record));
-  } else {
-    bindMount(folder, target);
-    await askDaemon(store, { op: 'mounted', target }).catch(() => undefined); // only about speed
   }
   return folder;
 }
@@ -93,7 +105,7 @@ function bindMount(source: string, target: string): void {
 }
 
 /** @throws BentoError MOUNT_FAILED whatever the reason, but for a full disk: a copy can take its place */
-function mountKernelOverlay(lower: string, { target, userxattr }: MountRecord, forkDir: string): void {
+export function mountKernelOverlay(lower: string, { target, userxattr }: MountRecord, forkDir: string): void {
   try {
     mountOverlay(target, { lower, upper: join(forkDir, 'upper'), work: join(forkDir, 'work') }, userxattr === true);
   } catch (error) {
@@ -105,7 +117,7 @@ function mountKernelOverlay(lower: string, { target, userxattr }: MountRecord, f
 
 function mountFailed(target: string, cause: unknown): BentoError {
   return new BentoError('MOUNT_FAILED', `mounting on ${target} failed: ${(cause as Error).message}`, {
-    hint: '`bento open <ref> <dir>` makes a plain copy instead',
+    hint: '`bento open --copy <ref> <dir>` makes a plain copy instead',
     cause,
   });
 }
@@ -113,7 +125,7 @@ function mountFailed(target: string, cause: unknown): BentoError {
 /** @param reason - as `fuseAvailability` has it */
 export function fuseMissing(reason: string | undefined): BentoError {
   return new BentoError('FUSE_UNAVAILABLE', `cannot mount here: ${reason ?? 'no FUSE'}`, {
-    hint: '`bento open <ref> <dir>` makes a plain copy instead',
+    hint: '`bento open --copy <ref> <dir>` makes a plain copy instead',
   });
 }
 
@@ -133,6 +145,12 @@ export async function release(store: Store, record: MountRecord, lazy: boolean):
     await giveFilesBack(store, record);
     throw error;
   }
+}
+
+/** Takes what a record describes away at once, if it is mounted; who uses it keeps it until they leave. */
+export function detach(record: MountRecord): void {
+  if (record.engine === 'copy' || mountedAt(record.target)?.fstype !== fstypeOf(record)) return;
+  unmount(fromText(record.target), { lazy: true });
 }
 
 /** What somebody else mounted on top of ours must not be taken away in its place. */

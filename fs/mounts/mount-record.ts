@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os';
 
 import type { Digest } from '../../store/digest.ts';
-import { recordId, type CheckpointRecord, type Engine, type ForkEngine, type MountRecord } from './mount-table.ts';
+import { recordId, type CheckpointRecord, type Engine, type MountRecord, type ProcessName } from './mount-table.ts';
 import { bootId, mountNamespace } from './namespaces.ts';
 
 /** What is mounted where, before anything has been done about it. */
@@ -17,8 +17,8 @@ export interface MountRequest {
   keepOwners?: boolean;
   /** Let other users look. */
   allowOther?: boolean;
-  /** Of a fork: this engine and no other. */
-  engine?: ForkEngine;
+  /** Of a throw-away fork: what it is there for. */
+  exec?: readonly ProcessName[];
 }
 
 /** What only some kinds of mount have. */
@@ -36,7 +36,7 @@ interface StoreRequest extends Omit<MountRequest, 'manifest'> {
 export function newRecord(request: MountRequest, details: RecordDetails<'mount' | 'fork'>): CheckpointRecord;
 export function newRecord(request: StoreRequest, details: RecordDetails<'mount'>): MountRecord;
 export function newRecord(
-  { target, manifest, ref, workspaceId, message, keepOwners, allowOther }: MountRequest | StoreRequest,
+  { target, manifest, ref, workspaceId, message, keepOwners, allowOther, exec }: MountRequest | StoreRequest,
   { kind, engine, madeTarget = false, userxattr }: RecordDetails<'mount' | 'fork'>,
 ): MountRecord {
   const common = {
@@ -52,6 +52,7 @@ export function newRecord(
     ...(keepOwners && { keepOwners }),
     ...(allowOther && { allowOther }),
     ...(userxattr && { userxattr }),
+    ...(exec && { exec }),
     ...here(),
   };
   return manifest === undefined ? { ...common, kind: 'mount' } : { ...common, kind, manifest };

@@ -4,6 +4,7 @@ import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import type { DaemonHealth } from './daemon/control.ts';
 import { findDaemon } from './daemon/daemon-client.ts';
+import { isBusy } from './exec/processes.ts';
 import type { MountStatus } from './mount-table.ts';
 import { bootId } from './namespaces.ts';
 import { probe, type Answer } from './probe.ts';
@@ -14,9 +15,19 @@ import { probe, type Answer } from './probe.ts';
  * - `elsewhere`: perhaps mounted, in another mount namespace
  * - `broken`: mounted, but its daemon was killed and nobody will answer
  * - `not answering`: mounted, and whoever serves it has not answered for two seconds
+ * - `running`: a throw-away fork in which `bento exec` runs its command; `left over`: one whose `exec` was killed
  * - `unfinished`: a copy that is being written, or whose writing was interrupted
  */
-export type MountState = 'mounted' | 'copy' | 'not mounted' | 'elsewhere' | 'broken' | 'not answering' | 'unfinished';
+export type MountState =
+  | 'mounted'
+  | 'copy'
+  | 'not mounted'
+  | 'elsewhere'
+  | 'broken'
+  | 'not answering'
+  | 'running'
+  | 'left over'
+  | 'unfinished';
 
 export interface MountView {
   state: MountState;
@@ -34,6 +45,9 @@ export async function statesOf(records: readonly MountStatus[]): Promise<MountVi
 const STATE_OF_ANSWER = { answers: 'mounted', gone: 'broken', silent: 'not answering' } as const;
 
 function viewOf(record: MountStatus, answer: Answer | undefined): MountView {
+  if (answer !== undefined && answer !== 'answers') return { state: STATE_OF_ANSWER[answer] };
+  const isInUse = isBusy(record);
+  if (isInUse !== undefined && !record.elsewhere) return { state: isInUse ? 'running' : 'left over' };
   if (answer !== undefined) return { state: STATE_OF_ANSWER[answer] };
   if (record.elsewhere) return { state: 'elsewhere', remark: 'in another mount namespace' };
   if (!record.mounted) return { state: 'not mounted', ...whyNot(record) };

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { fromText } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
-import { syncDir, writeFileDurably } from '../../store/durable.ts';
+import { syncDir, writeFileDurably, type DurableFile } from '../../store/durable.ts';
 import { describeSystemError, errnoOf } from '../../store/errors.ts';
 import { lockFile, type Lock } from '../../store/lock.ts';
 import type { Store } from '../../store/store.ts';
@@ -50,10 +50,19 @@ interface CommonRecord {
   /** When and where it was mounted last: no mount outlives its boot, and another mount namespace does not see it. */
   bootId?: string;
   namespace?: string;
+  /** Of a throw-away fork: the processes it is there for. When none of them runs any more, it may go. */
+  exec?: readonly ProcessName[];
   /** Of a read-only copy: when the last file was written, RFC 3339. Missing while, or because, it is not complete. */
   copied?: string;
   /** Of a read-only copy: the permissions the directory had before. */
   targetMode?: number;
+}
+
+/** A process that cannot be taken for another one that got its number later. */
+export interface ProcessName {
+  pid: number;
+  /** When it was started, in clock ticks since the machine was. @see proc_pid_stat(5), starttime */
+  startTicks: number;
 }
 
 /** A view of one checkpoint. */
@@ -96,6 +105,11 @@ export class MountTable {
     return join(this.#store.root, 'forks', record.id);
   }
 
+  /** Where the daemon shows the checkpoint of a fork that is mounted in a namespace of its own. */
+  lowerDir(record: { id: string }): string {
+    return join(this.forkDir(record), 'lower');
+  }
+
   /** Guards the time from finding a directory free to having mounted on it: two mounts would lie one upon the other. */
   async lock(): Promise<Lock> {
     await this.#makeFolders('mounts');
@@ -104,7 +118,13 @@ export class MountTable {
 
   async add(record: MountRecord): Promise<void> {
     await this.#makeFolders('mounts');
-    await writeFileDurably(this.#path(record.id), `${JSON.stringify(record, undefined, 2)}\n`, 0o600);
+    const { path, data, mode } = this.fileOf(record);
+    await writeFileDurably(path, data, mode);
+  }
+
+  /** The record as a file, for who writes many things at once. */
+  fileOf(record: MountRecord): DurableFile {
+    return { path: this.#path(record.id), data: `${JSON.stringify(record, undefined, 2)}\n`, mode: 0o600 };
   }
 
   async remove(record: MountRecord): Promise<void> {
@@ -115,6 +135,11 @@ export class MountTable {
   /** Makes `upper/` and `work/` of a fork. */
   async makeForkDirs(record: { id: string }): Promise<void> {
     for (const name of ['upper', 'work']) await this.#makeFolders('forks', record.id, name);
+  }
+
+  /** Makes the folder of the records. */
+  async ensure(): Promise<void> {
+    await this.#makeFolders('mounts');
   }
 
   async list(): Promise<MountStatus[]> {

@@ -1,5 +1,5 @@
 import { chmodSync, existsSync, statSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 
 import { fromText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
@@ -8,11 +8,9 @@ import type { Store } from '../../store/store.ts';
 import { fuseAvailability, unmount } from './dev-fuse.ts';
 import { bring, fuseMissing, release } from './kernel-mount.ts';
 import { mountedAt } from './mountinfo.ts';
-import { here, newRecord, type MountRequest } from './mount-record.ts';
+import { newRecord, type MountRequest } from './mount-record.ts';
 import { MountTable, WHOLE_STORE, type CheckpointRecord, type MountRecord, type MountStatus } from './mount-table.ts';
-import { inInitialUserNamespace } from './namespaces.ts';
 import { removeNote, writeNote } from './note-file.ts';
-import { probe, type Answer } from './probe.ts';
 import { checkMountPoint, emptyDirectory, refuseIfElsewhere, refuseIfMountedInside, refuseIfTaken } from './targets.ts';
 
 /** Writes the whole checkpoint into the target, where nothing can be mounted. */
@@ -143,76 +141,6 @@ function wholeStoreNeedsFuse(obstacle: BentoError): BentoError {
   });
 }
 
-// Bringing back
-
-/** One that could not be brought back. */
-export interface NotRestored {
-  target: string;
-  error: Error;
-}
-
-/**
- * Mounts again what the table says should be there: after a reboot, after `unmount`, or when a daemon was killed. One that
- * fails does not keep the others back; what may be mounted in another namespace is left to that.
- *
- * @returns those that failed: DAEMON_FAILED when a server is there and does not answer, and what mounting throws
- */
-export async function restoreMounts(store: Store): Promise<NotRestored[]> {
-  const wanted = ({ engine, elsewhere }: MountStatus): boolean => engine !== 'copy' && !elsewhere;
-  const records = (await new MountTable(store).list()).filter(wanted).sort(outermostFirst);
-  const answers = await probe(records.filter(({ mounted }) => mounted).map(({ target }) => target));
-  const isSilent = [...answers.values()].includes('silent');
-  const failed: NotRestored[] = [];
-  for (const record of records) {
-    const { target } = record;
-    const answer = answers.get(target);
-    if (answer === 'answers') continue;
-    try {
-      if (isSilent) throw silentServer(record, answer); // asking it for another mount would hang
-      await restoreMount(store, record);
-    } catch (error) {
-      failed.push({ target, error: error as Error });
-    }
-  }
-  return failed;
-}
-
-function outermostFirst(a: MountRecord, b: MountRecord): number {
-  return a.target.length - b.target.length;
-}
-
-/** @param found - not mounted, or without anybody who answers, a moment ago */
-async function restoreMount(store: Store, found: MountStatus): Promise<void> {
-  const table = new MountTable(store);
-  using _lock = await table.lock();
-  const record = await table.at(found.target);
-  if (record === undefined || record.mounted !== found.mounted) return; // another command was faster
-  const { target } = record;
-  refuseIfElsewhere(record);
-  refuseOtherMarks(record);
-  if (record.mounted) await release(store, record, true);
-  await mkdir(target, { recursive: true });
-  checkMountPoint(target);
-  await table.add({ ...mountedNowhere(record), ...here() });
-  writeNote(record, store.root);
-  await bring(store, record, { isCareful: true });
-}
-
-function silentServer({ kind, target }: MountRecord, answer: Answer | undefined): BentoError {
-  const who = answer === 'silent' ? `whoever serves the ${kind} on ${target}` : 'the server of other mounts';
-  return new BentoError('DAEMON_FAILED', `${who} does not answer`, {
-    hint: 'try again, or let go of what does not answer: bento unmount --force',
-  });
-}
-
-/** Root's own marks of what is hidden cannot be read inside a user namespace: deleted files would show again. */
-function refuseOtherMarks({ engine, userxattr, target }: MountRecord): void {
-  if (engine !== 'overlay' || userxattr === true || inInitialUserNamespace()) return;
-  throw new BentoError('PERMISSION_DENIED', `the fork ${target} was made outside this user namespace`, {
-    hint: 'bring it back there',
-  });
-}
-
 // Ending
 
 /**
@@ -274,7 +202,7 @@ async function forget(store: Store, { target }: MountRecord): Promise<void> {
 }
 
 /** The record as it is kept, without when and where it was mounted last. */
-function mountedNowhere(status: MountStatus): MountRecord {
+export function mountedNowhere(status: MountStatus): MountRecord {
   const { mounted: _mounted, elsewhere: _elsewhere, bootId: _bootId, namespace: _namespace, ...record } = status;
   return record;
 }

@@ -1,5 +1,5 @@
 import { lstatSync, realpathSync, statSync, type Stats } from 'node:fs';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 
 import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
@@ -70,8 +70,15 @@ function isFree(target: string): boolean {
   }
 }
 
+export interface ForkTarget {
+  /** Real absolute path. */
+  target: string;
+  /** It was not there before. */
+  made: boolean;
+}
+
 /** Makes the directory of a fork if it is not there; its parent must be. */
-export async function makeForkTarget(written: string): Promise<{ target: string; made: boolean }> {
+async function makeForkTarget(written: string): Promise<ForkTarget> {
   const path = resolve(written);
   if (look(lstatSync, path) !== undefined) return { target: checkMountPoint(written), made: false };
   try {
@@ -89,10 +96,41 @@ export async function makeForkTarget(written: string): Promise<{ target: string;
   return { target: realpathSync(path), made: true };
 }
 
+/** Makes the directories of forks that are not there, or none. @throws what `makeForkTarget` throws for the first that cannot be */
+export async function makeForkTargets(written: readonly string[]): Promise<ForkTarget[]> {
+  const made: ForkTarget[] = [];
+  try {
+    for (const one of written) {
+      const next = await makeForkTarget(one);
+      if (made.some(({ target }) => target === next.target)) throw new BentoError('USAGE', `${one} is named twice`);
+      made.push(next);
+    }
+    return made;
+  } catch (error) {
+    await removeMade(made);
+    throw error;
+  }
+}
+
+/** What somebody put something into meanwhile stays. */
+export async function removeMade(targets: readonly ForkTarget[]): Promise<void> {
+  for (const { target, made } of targets.toReversed()) if (made) await rmdir(target).catch(() => undefined);
+}
+
 /** A directory has one mount or fork of ours at most, mounted or not. To be called under the table's lock. */
 export async function refuseIfTaken(table: MountTable, target: string): Promise<void> {
-  const taken = await table.at(target);
-  if (taken === undefined) return;
+  await refuseIfAnyTaken(table, [target]);
+}
+
+/** {@link refuseIfTaken} for many. */
+export async function refuseIfAnyTaken(table: MountTable, targets: readonly string[]): Promise<void> {
+  const wanted = new Set(targets);
+  const taken = (await table.list()).filter(({ target }) => wanted.has(target));
+  for (const record of taken) await refuseUnlessGone(table, record);
+}
+
+async function refuseUnlessGone(table: MountTable, taken: MountStatus): Promise<void> {
+  const { target } = taken;
   const { kind, ref, mounted, elsewhere } = taken;
   const isGone = kind === 'mount' && !mounted && !elsewhere; // with a reboot, or its directory
   if (isGone) {

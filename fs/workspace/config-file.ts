@@ -21,8 +21,11 @@ export type ConfigChanges = Record<string, unknown>;
 
 export interface NewConfig {
   id: string;
+  head?: string | undefined;
   task?: string | undefined;
   store: string;
+  remote?: string | undefined;
+  layers?: readonly unknown[] | undefined;
 }
 
 /** The order in which keys are written; others go to the end. */
@@ -33,6 +36,7 @@ const KEY_ORDER = [
   'task',
   'store',
   'remote',
+  'open',
   'layers',
   'ignore',
   'env',
@@ -80,11 +84,39 @@ export function configPath(dir: string): string {
 }
 
 /** The text of a fresh `bento.yaml`, in the order and with the indentation that scripts rely on. */
-export function renderNewConfig({ id, task, store }: NewConfig): string {
+export function renderNewConfig({ id, head, task, store, remote, layers }: NewConfig): string {
+  const texts = { id, head, task, store, remote };
+  return renderPlain(texts, layers) ?? renderDocument({ ...texts, layers });
+}
+
+export function renderDocument(values: NewConfig): string {
   const document = yaml().parseDocument('{}', SYNTAX);
   document.contents = null;
-  applyChanges(document, { id, task, store, retention: NEW_RETENTION, watch: NEW_WATCH });
+  applyChanges(document, { ...values, retention: NEW_RETENTION, watch: NEW_WATCH });
   return document.toString(LAYOUT);
+}
+
+/** Words that mean the same in quotes and without. */
+const UNQUOTED = /^(?:sha256:[0-9a-f]{64}|(?!null$)[A-Za-z/][\w./-]*(?: [\w./-]+)*)$/i;
+const NEW_POLICIES = [
+  'retention:',
+  `    keep_last: ${NEW_RETENTION.keep_last}`,
+  `    keep_tagged: ${String(NEW_RETENTION.keep_tagged)}`,
+  '    tiers:',
+  ...NEW_RETENTION.tiers.flatMap((tier) =>
+    Object.entries(tier).map(([key, value], at) => `        ${at === 0 ? '- ' : '  '}${key}: ${value}`),
+  ),
+  'watch:',
+  `    debounce: ${NEW_WATCH.debounce}`,
+  `    message: ${NEW_WATCH.message}`,
+  '',
+];
+
+/** The same without `yaml`, which takes longer than a fork; undefined when it takes that to tell. */
+function renderPlain(texts: Record<string, string | undefined>, layers: NewConfig['layers']): string | undefined {
+  const lines = Object.entries(texts).flatMap(([key, text]) => (text ? [{ key, text }] : []));
+  if (layers !== undefined || lines.some(({ text }) => !UNQUOTED.test(text) || isAmbiguous(text))) return undefined;
+  return [...lines.map(({ key, text }) => `${key}: ${text}`), ...NEW_POLICIES].join('\n');
 }
 
 /**
@@ -171,8 +203,13 @@ async function readWhole(file: FileHandle): Promise<string> {
 export async function updateConfig(dir: string, changes: ConfigChanges): Promise<void> {
   const before = await readConfigText(dir);
   const after = replaceLine(before, changes) ?? changeDocument(before, changes);
-  parseConfig(readPlainYaml(after) ?? parseYaml(after).toJS(), dir);
+  checkConfigText(after, dir);
   if (after !== before) await replaceFile(await realpath(configPath(dir)), after);
+}
+
+/** @throws BentoError CONFIG_INVALID */
+export function checkConfigText(text: string, dir = '/'): void {
+  parseConfig(readPlainYaml(text) ?? parseYaml(text).toJS(), dir);
 }
 
 const HEAD_LINE = /^head: sha256:[0-9a-f]{64}$/m;

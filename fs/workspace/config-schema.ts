@@ -5,6 +5,8 @@ import {
   type EnvEntry,
   type Hooks,
   type LayerConfig,
+  OPEN_MODES,
+  type OpenMode,
   type Recipient,
   type Retention,
   type RetentionTier,
@@ -44,6 +46,7 @@ export function parseConfig(value: unknown, dir: string): Config {
     task: text(root.get('task'), 'task'),
     store: storeRoot(text(root.get('store'), 'store'), dir),
     remote: text(root.get('remote'), 'remote'),
+    open: openMode(text(root.get('open'), 'open')),
     layers: layers(root.get('layers')),
     ignore: texts(root.get('ignore'), 'ignore'),
     env: env(root.get('env')),
@@ -66,6 +69,13 @@ function workspaceId(value: unknown): string | undefined {
 
 function storeRoot(path: string | undefined, dir: string): string {
   return path === undefined ? defaultStoreRoot() : resolveStoreRoot(path, dir);
+}
+
+function openMode(value: string | undefined): OpenMode | undefined {
+  const mode = OPEN_MODES.find((known) => known === value);
+  if (mode === undefined && value !== undefined)
+    throw invalid(`open "${value}" is invalid — must be "mount" or "copy"`);
+  return mode;
 }
 
 function layers(value: unknown): LayerConfig[] | undefined {

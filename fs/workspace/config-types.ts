@@ -10,6 +10,8 @@ export interface Config {
   /** Absolute; `~`, `$VAR` and paths relative to the workspace are already resolved. */
   store: string;
   remote: string | undefined;
+  /** Absent: `mount`. */
+  open: OpenMode | undefined;
   /** Absent: the extensions decide. Present: they are not asked. */
   layers: LayerConfig[] | undefined;
   ignore: string[];
@@ -24,6 +26,9 @@ export interface Config {
 
 export const WATCH_METHODS = ['realtime', 'periodic', 'off'] as const;
 export const SECRETS_MODES = ['scrub', 'block', 'off'] as const;
+/** How `bento open` makes a new directory. */
+export const OPEN_MODES = ['mount', 'copy'] as const;
+export type OpenMode = (typeof OPEN_MODES)[number];
 export type WatchMethod = (typeof WATCH_METHODS)[number];
 export type SecretsMode = (typeof SECRETS_MODES)[number];
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { shareBlobs } from '../../store/blob-lock.ts';
 import { parseDigest, type Digest } from '../../store/digest.ts';
-import { syncDir, writeFileDurably } from '../../store/durable.ts';
+import { syncDir, writeFileDurably, type DurableFile } from '../../store/durable.ts';
 import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Layout } from '../../store/layout.ts';
@@ -39,19 +39,51 @@ export async function recordHead(layout: Layout, dir: string, head: Digest | und
 }
 
 export async function writeHeadRecord(layout: Layout, record: HeadRecord): Promise<void> {
-  const folder = headsDir(layout);
   try {
-    if ((await mkdir(folder, { recursive: true })) !== undefined) await syncDir(layout.dir);
-    await writeFileDurably(pathOf(layout, record.dir), `${JSON.stringify(record, undefined, 2)}\n`);
+    await makeHeadsFolder(layout);
+    const { path, data } = headFile(layout, record);
+    await writeFileDurably(path, data);
   } catch (error) {
-    throw describeSystemError(error, `writing ${folder}`);
+    throw describeSystemError(error, `writing ${headsDir(layout)}`);
   }
 }
 
-/** Notes that a directory was ended on purpose: once it is gone, nothing is kept for it. */
+/** Where records of heads go. */
+export async function makeHeadsFolder(layout: Layout): Promise<void> {
+  if ((await mkdir(headsDir(layout), { recursive: true })) !== undefined) await syncDir(layout.dir);
+}
+
+/** The record as a file, for who writes many things at once. */
+export function headFile(layout: Layout, record: HeadRecord): DurableFile {
+  return { path: pathOf(layout, record.dir), data: `${JSON.stringify(record, undefined, 2)}\n`, mode: 0o644 };
+}
+
+/**
+ * Notes that a directory was ended on purpose: nothing is kept for it. Where it has an undo slot, a record stays until gc has
+ * taken that away.
+ */
 export async function giveUpHead(layout: Layout, dir: string): Promise<void> {
+  if (!existsSync(pathOf(layout, dir))) return;
   using _blobs = await shareBlobs(layout.storeRoot); // gc takes an unfinished file for a leftover
-  if (existsSync(pathOf(layout, dir))) await writeHeadRecord(layout, { dir, missingSince: new Date(0).toISOString() });
+  if (await hasUndoSlot(layout, dir)) await writeHeadRecord(layout, { dir, missingSince: new Date(0).toISOString() });
+  else await removeHeadRecord(layout, dir);
+}
+
+/** Also when nobody can tell. */
+async function hasUndoSlot(layout: Layout, dir: string): Promise<boolean> {
+  try {
+    return (await layout.tags()).has(undoTag(dir));
+  } catch {
+    return true;
+  }
+}
+
+/** The tag of the one slot that all directories of a workspace share in checkpoints of the original. */
+export const SHARED_UNDO_TAG = 'pre-open';
+
+/** Every directory has an undo slot of its own, even when several share a workspace id. */
+export function undoTag(dir: string): string {
+  return `pre-open-${directoryKey(dir)}`;
 }
 
 export async function removeHeadRecord(layout: Layout, dir: string): Promise<void> {

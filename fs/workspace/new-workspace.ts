@@ -7,10 +7,10 @@ import type { Digest } from '../../store/digest.ts';
 import { Layout } from '../../store/layout.ts';
 import { utimensat } from '../../store/syscalls.ts';
 import type { Tree } from '../tree/tree.ts';
-import { createConfig, renderNewConfig, updateConfig } from './config-file.ts';
+import { checkConfigText, createConfig, renderNewConfig } from './config-file.ts';
 import { recordHead } from './heads.ts';
 
-const IGNORE_NAME = '.bentoignore';
+export const IGNORE_NAME = '.bentoignore';
 /** First line of a `.bentoignore` that was written here. */
 export const IGNORE_HEADING = '# Bento ignore patterns (restored from checkpoint)';
 
@@ -23,20 +23,29 @@ export interface NewWorkspace {
   preparedIn?: string;
 }
 
+/** What makes a directory a workspace. */
+export interface WorkspaceFiles {
+  /** Text of its `bento.yaml`. */
+  config: string;
+  /** Of its `.bentoignore`, if there is something to ignore. */
+  ignore: string | undefined;
+}
+
 /**
- * Writes the `bento.yaml` (and `.bentoignore`) of a directory that was made from a checkpoint: same workspace, same store,
- * a head of its own. What the checkpoint says about hooks or commands is not taken over.
+ * The `bento.yaml` (and `.bentoignore`) of a directory that is made from a checkpoint: same workspace, same store, a head of
+ * its own. What the checkpoint says about hooks or commands is not taken over.
+ *
+ * @throws BentoError CONFIG_INVALID when a checkpoint of somebody else's making asks for what cannot be
  */
-export async function describeNewWorkspace(checkpoint: Checkpoint, workspace: NewWorkspace): Promise<void> {
-  const { meta } = checkpoint;
-  const place = workspace.preparedIn ?? workspace.dir;
-  await recordHead(new Layout(workspace.storeRoot, workspace.workspaceId), realpathSync(workspace.dir), workspace.head);
-  await createConfig(
-    place,
-    renderNewConfig({ id: workspace.workspaceId, task: meta.task, store: workspace.storeRoot }),
-  );
-  await updateConfig(place, {
-    head: workspace.head,
+export function newWorkspaceFiles(
+  { meta }: Pick<Checkpoint, 'meta'>,
+  { workspaceId, storeRoot, head }: { workspaceId: string; storeRoot: string; head: Digest | undefined },
+): WorkspaceFiles {
+  const config = renderNewConfig({
+    id: workspaceId,
+    head,
+    task: meta.task,
+    store: storeRoot,
     remote: meta.remote,
     layers: meta.layers?.map(({ name, patterns, catchAll }) => ({
       name,
@@ -44,10 +53,20 @@ export async function describeNewWorkspace(checkpoint: Checkpoint, workspace: Ne
       ...(catchAll && { catch_all: true }),
     })),
   });
+  checkConfigText(config);
   const ignore = meta.ignore ?? [];
-  if (ignore.length === 0 || lstatSync(join(workspace.dir, IGNORE_NAME), { throwIfNoEntry: false }) !== undefined)
-    return;
-  writeFileSync(join(place, IGNORE_NAME), [IGNORE_HEADING, '', ...ignore, ''].join('\n'));
+  return { config, ignore: ignore.length === 0 ? undefined : [IGNORE_HEADING, '', ...ignore, ''].join('\n') };
+}
+
+/** Makes a directory that was filled from a checkpoint a workspace. */
+export async function describeNewWorkspace(checkpoint: Checkpoint, workspace: NewWorkspace): Promise<void> {
+  const place = workspace.preparedIn ?? workspace.dir;
+  const { config, ignore } = newWorkspaceFiles(checkpoint, workspace);
+  await recordHead(new Layout(workspace.storeRoot, workspace.workspaceId), realpathSync(workspace.dir), workspace.head);
+  await createConfig(place, config);
+  if (ignore === undefined) return;
+  if (lstatSync(join(workspace.dir, IGNORE_NAME), { throwIfNoEntry: false }) !== undefined) return;
+  writeFileSync(join(place, IGNORE_NAME), ignore);
 }
 
 /** Writing `bento.yaml` moved the time of the directory: it gets back the one that the checkpoint has. */

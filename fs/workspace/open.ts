@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 
 import { StatCache, type HashedFile } from '../../index/stat-cache.ts';
@@ -10,14 +9,14 @@ import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts'
 import { diffTrees, type Change } from '../tree/diff-trees.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { PathFinder } from '../tree/tree.ts';
-import { removeHeadRecord } from './heads.ts';
+import { removeHeadRecord, undoTag } from './heads.ts';
 import { describeNewWorkspace, keepRootTime } from './new-workspace.ts';
 import { STAGING_NAME } from './patterns.ts';
 import { isWorthSaving } from './plan-layers.ts';
 import { restoreInPlace } from './restore/in-place.ts';
 import type { Journal } from './restore/journal.ts';
 import { materialise } from './restore/materialise.ts';
-import { NewTarget } from './restore/new-target.ts';
+import { clearForMount, NewTarget } from './restore/new-target.ts';
 import { OnlyPaths } from './restore/only-paths.ts';
 import { planRestore, type RestorePlan } from './restore/plan.ts';
 import { moveHead } from './restore/recover.ts';
@@ -52,14 +51,6 @@ export interface OpenResult {
 
 /** Milliseconds: a file with a time within these is looked at again. */
 const RECENT_MS = 2000;
-
-/** Every directory has an undo slot of its own, even when several share a workspace id. */
-export function undoTag(dir: string): string {
-  return `pre-open-${createHash('sha256').update(dir).digest('hex').slice(0, 8)}`;
-}
-
-/** The tag of the one slot that all directories of a workspace share in checkpoints of the original. */
-export const SHARED_UNDO_TAG = 'pre-open';
 
 /**
  * Makes a new workspace directory from a checkpoint. Nothing is synced: a power cut right after may cost files of the new
@@ -103,6 +94,11 @@ export async function openInto(
     await removeHeadRecord(source.store.layout(workspaceId), target.path);
     throw error;
   }
+}
+
+/** What a mount of a new workspace needs of its directory. @throws BentoError TARGET_NOT_EMPTY or TARGET_INVALID */
+export async function prepareMountOn(path: string, openSource: () => Promise<TreeSource>): Promise<void> {
+  await clearForMount(path, async (manifest) => await findTree(await openSource(), manifest));
 }
 
 async function findTree(source: TreeSource, manifest: Digest): Promise<CheckpointTree | undefined> {

@@ -30,10 +30,8 @@ export function rememberPacked(source: TreeSource, tree: WorkTree, { plans, pack
       if (tree.remember === undefined) hashed.push({ path, stamp: node.stamp, digest });
     }
   }
-  if (tree.remember === undefined) {
-    if (hashed.length > 0) new StatCache(source.index, tree.absolute('')).remember(hashed, startMs);
-    return;
-  }
+  if (hashed.length > 0) new StatCache(source.index, tree.absolute('')).remember(hashed, startMs);
   const gone = packed.flatMap((layer) => layer.gone);
-  tree.remember({ layers, differing: gone, isClean: gone.length === 0 });
+  const compared = { layers, differing: gone, isClean: gone.length === 0 };
+  (tree.remember ?? tree.rememberLook)?.(compared);
 }

@@ -26,6 +26,8 @@ export interface WorkTree extends Tree<WorkNode> {
   readonly skipped: readonly Skipped[];
   /** Keeps digests, and what came out of a comparison, in a cache of its own; where it is missing, the index keeps digests. */
   readonly remember?: ((compared?: Compared) => void) | undefined;
+  /** Of a tree whose digests the index keeps: what came out of a comparison is kept apart. */
+  readonly rememberLook?: ((compared?: Compared) => void) | undefined;
   /** Whether nothing worth saving differs from a checkpoint with these layers, as far as `stat` can tell. */
   isUnchangedSince?(layers: readonly Digest[]): boolean;
 }
@@ -97,8 +99,12 @@ export class WorkDigests {
 
   /** Keeps what was read for the next command. */
   remember(compared?: Compared): void {
-    if (this.#cache === undefined) this.#tree.remember?.(compared);
-    else if (this.#hashed.length > 0) this.#cache.remember(this.#hashed.splice(0), this.#startMs);
+    if (this.#cache === undefined) {
+      this.#tree.remember?.(compared);
+      return;
+    }
+    if (this.#hashed.length > 0) this.#cache.remember(this.#hashed.splice(0), this.#startMs);
+    if (compared !== undefined) this.#tree.rememberLook?.(compared);
   }
 
   #read(path: ByteString, { stamp }: WorkNode): Digest | undefined {

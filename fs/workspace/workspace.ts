@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { IndexedLayer } from '../../index/entries.ts';
 import { fromText, type ByteString } from '../../store/byte-string.ts';
 import type { Checkpoint } from '../../store/checkpoint.ts';
-import { digestOf, hexOf, parseDigest, type Digest } from '../../store/digest.ts';
+import { digestOf, parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { MountTable, type CheckpointRecord, type MountStatus } from '../mounts/mount-table.ts';
@@ -15,8 +15,10 @@ import { ContentReader } from '../contents/content-reader.ts';
 import { openTree, type TreeSource } from '../tree/index-checkpoint.ts';
 import type { Config } from './config-types.ts';
 import { loadConfig } from './config.ts';
+import { withLook } from './fork-look.ts';
 import { LiveTree, type ScanPlace } from './live-tree.ts';
 import { compileIgnore, STAGING_NAME, type LayerRule } from './patterns.ts';
+import { scanFile } from './scan-place.ts';
 import type { WorkTree } from './work-tree.ts';
 
 /** What goes into which layer of a workspace, as its configuration and the extensions say. */
@@ -143,7 +145,7 @@ export async function openHead(workspace: Workspace): Promise<OpenCheckpoint | u
  */
 export function isKnownUnchanged(tree: WorkTree, { layers }: Checkpoint): boolean {
   const isKnown = tree.isUnchangedSince?.(layers.map((layer) => layer.descriptor.digest)) === true;
-  if (isKnown) tree.remember?.();
+  if (isKnown) (tree.remember ?? tree.rememberLook)?.();
   return isKnown;
 }
 
@@ -153,16 +155,21 @@ export async function readWorkTree(workspace: Workspace): Promise<WorkTree> {
   const isIgnored = compileIgnore(setup.ignore);
   if (fork !== undefined) {
     const { tree } = await openCheckpoint(source, fork.manifest);
-    return new OverlayTree(fromText(`${table.forkDir(fork)}/upper`), tree, { isIgnored, mounted: fromText(dir) });
+    const upper = `${table.forkDir(fork)}/upper`;
+    return withLook(new OverlayTree(fromText(upper), tree, { isIgnored, mounted: fromText(dir) }), {
+      isIgnored,
+      place: scanPlace(workspace, upper, new Set()),
+      manifest: fork.manifest,
+    });
   }
   const exclude = await placesToSkip(workspace);
-  return LiveTree.scan(fromText(dir), { isIgnored, exclude }, scanPlace(workspace, exclude));
+  return LiveTree.scan(fromText(dir), { isIgnored, exclude }, scanPlace(workspace, dir, exclude));
 }
 
-/** Where the scan of this directory is kept, and what it depends on besides the directory itself. */
-function scanPlace({ dir, setup, source }: Workspace, exclude: ReadonlySet<ByteString>): ScanPlace {
-  const file = join(source.store.cacheDir, 'scans', hexOf(digestOf(dir)).slice(0, 32));
-  return { file, rules: digestOf(JSON.stringify([setup.ignore, [...exclude].sort()])) };
+/** Where the scan of a directory is kept, and what it depends on besides the directory itself. */
+function scanPlace({ setup, source }: Workspace, dir: string, exclude: ReadonlySet<ByteString>): ScanPlace {
+  const rules = digestOf(JSON.stringify([setup.ignore, [...exclude].sort()]));
+  return { file: scanFile(source.store.cacheDir, dir), rules };
 }
 
 /**

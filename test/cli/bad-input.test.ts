@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import {
@@ -81,7 +81,7 @@ test.serial('an unknown reference: REF_NOT_FOUND, whatever the command', async (
   sandbox.makeFolder('empty');
   const commandsOn = (ref: string) => [
     ['open', ref],
-    ['open', ref, '../new'],
+    ['open', '--copy', ref, '../new'],
     ['inspect', ref],
     ['tag', ref, 'x'],
     ['diff', ref],
@@ -92,7 +92,7 @@ test.serial('an unknown reference: REF_NOT_FOUND, whatever the command', async (
   await assertAllFail(t, sandbox, commandsOn('nope'), { code: 'REF_NOT_FOUND', says: /nope/, hint: /bento list/ });
   for (const ref of ['cp-2', zeros, 'sha256:0123456', 'ws-0000000000000000:cp-1']) {
     const tag = ref.split(':').at(-1) ?? '';
-    await assertAllFail(t, sandbox, [['open', ref, '../new']], {
+    await assertAllFail(t, sandbox, [['open', '--copy', ref, '../new']], {
       code: 'REF_NOT_FOUND',
       says: new RegExp(tag),
       hint: /bento list/,
@@ -123,7 +123,7 @@ test.serial('a malformed reference: REF_INVALID, and what is wrong with it', asy
     await assertAllFail(t, sandbox, [['inspect', ref]], { code: 'REF_INVALID', says: /invalid ref/ });
   }
   const commands = [
-    ['open', ':', '../new'],
+    ['open', '--copy', ':', '../new'],
     ['tag', ':', 'x'],
     ['diff', ':'],
     ['mount', ':', '../empty'],
@@ -148,7 +148,7 @@ test.serial('the reference of another workspace: its store name is needed, and i
   (await sandbox.bento(['save', '--tag', 'theirs'], { cwd: other })).ok();
   await assertAllFail(t, sandbox, [['inspect', 'theirs']], { code: 'REF_NOT_FOUND', says: /theirs/ });
   (await sandbox.bento(['inspect', 'other-store:theirs'])).ok();
-  (await sandbox.bento(['open', 'other-store:theirs', '../opened'])).ok();
+  (await sandbox.bento(['open', '--copy', 'other-store:theirs', '../opened'])).ok();
   t.is(readFileSync(sandbox.path('opened/mine'), 'utf8'), 'of the other workspace\n');
   t.regex(readFileSync(sandbox.path('opened/bento.yaml'), 'utf8'), /^id: other-store$/m);
 });
@@ -158,7 +158,10 @@ test.serial('a workspace of another store root is no target', async (t) => {
   const other = sandbox.makeFolder('other');
   await saveSmallWorkspace(sandbox);
   (await sandbox.bento(['init', '--store', sandbox.path('other-store')], { cwd: other })).ok();
-  await assertAllFail(t, sandbox, [['open', 'cp-1', other]], { code: 'TARGET_INVALID', says: /another store/ });
+  await assertAllFail(t, sandbox, [['open', '--copy', 'cp-1', other]], {
+    code: 'TARGET_INVALID',
+    says: /another store/,
+  });
 });
 
 /** A saved workspace, and beside it what no command may overwrite: a file, a directory that is not empty, a dangling link. */
@@ -248,6 +251,7 @@ test.serial(
       says: /not empty/,
     });
     t.deepEqual(namesIn(path.resolve(target)).sort(), ['.bentoignore', 'bento.yaml', 'file']);
-    rmSync(path.resolve(target), { recursive: true });
+    (await sandbox.bento(['close', target], { cwd: odd })).ok();
+    t.false(existsSync(path.resolve(target)));
   },
 );

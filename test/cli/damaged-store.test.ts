@@ -78,10 +78,10 @@ test.serial(
     const sandbox = await saveWithBigFile(t);
     flipByte(await depsBlobOf(sandbox, 'cp-1'));
     const expected = { code: 'DIGEST_MISMATCH', says: /integrity check failed/ } as const;
-    assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
+    assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', '../new']), expected);
     t.false(existsSync(sandbox.path('new')), 'what was begun is taken back');
     sandbox.makeFolder('empty');
-    assertFails(t, await sandbox.bento(['open', 'cp-1', '../empty']), expected);
+    assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', '../empty']), expected);
     t.deepEqual(readdirSync(sandbox.path('empty')), []);
     writeFiles(sandbox.workspace, { unsaved: 'precious\n' });
     const changed = watchTree(sandbox.workspace, { ignore: ['.'] });
@@ -99,7 +99,7 @@ test.serial(
     const sandbox = await saveWithBigFile(t);
     const blob = await depsBlobOf(sandbox, 'cp-1');
     flipByte(blob);
-    const { stderr } = await sandbox.bento(['open', 'cp-1', '../new']);
+    const { stderr } = await sandbox.bento(['open', '--copy', 'cp-1', '../new']);
     t.regex(stderr, /blob integrity check failed/);
     t.true(stderr.includes(path.basename(blob).slice(0, 12)));
     t.true(stderr.includes(BIG));
@@ -110,7 +110,7 @@ testSerialNeeding({ root: true, fuse: true })(
   'a flipped byte in a layer: reading that file of a mount gives EIO, all others read well',
   async (t) => {
     const sandbox = await saveWithBigFile(t);
-    (await sandbox.bento(['open', 'cp-1', '../reference'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', '../reference'])).ok();
     flipByte(await depsBlobOf(sandbox, 'cp-1'));
     const [mounted, fork] = [sandbox.makeFolder('mounted'), sandbox.path('fork')];
     (await sandbox.bento(['mount', 'cp-1', mounted])).ok();
@@ -127,7 +127,7 @@ testSerialNeeding({ root: true, fuse: true })(
     }
     writeFiles(fork, { [BIG]: 'mended\n', 'src/more': 'more\n' });
     (await sandbox.bento(['save', '--dir', fork])).ok();
-    (await sandbox.bento(['open', 'head', '../mended', '--dir', fork])).ok();
+    (await sandbox.bento(['open', '--copy', 'head', '../mended', '--dir', fork])).ok();
     t.is(readFileSync(sandbox.path('mended', BIG), 'utf8'), 'mended\n', 'what was put in its place is whole');
   },
 );
@@ -160,7 +160,7 @@ for (const [what, damage, code] of [
     sandbox.makeFolder('empty');
     for (const command of [
       ['open', 'cp-1'],
-      ['open', 'cp-1', '../new'],
+      ['open', '--copy', 'cp-1', '../new'],
       ['inspect', 'cp-1'],
       ['fork', 'cp-1', '../fork'],
       ['diff', 'cp-1'],
@@ -186,13 +186,13 @@ test.serial('a missing layer: BLOB_MISSING, and the target is as it was', async 
   const blob = await depsBlobOf(sandbox, 'cp-1');
   renameSync(blob, sandbox.path('lost'));
   const expected = { code: 'BLOB_MISSING', says: new RegExp(path.basename(blob).slice(0, 12)) } as const;
-  assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
+  assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', '../new']), expected);
   assertFails(t, await sandbox.bento(['open', 'cp-1']), expected);
   t.false(existsSync(sandbox.path('new')));
   rmSync(path.join(sandbox.storePath, 'cache'), { recursive: true }); // now not even the index knows it
-  assertFails(t, await sandbox.bento(['open', 'cp-1', '../new']), expected);
+  assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', '../new']), expected);
   renameSync(sandbox.path('lost'), blob);
-  (await sandbox.bento(['open', 'cp-1', '../new'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../new'])).ok();
   t.is(readFileSync(sandbox.path('new', BIG)).length, BIG_BYTES);
 });
 
@@ -279,7 +279,7 @@ testSerialNeeding({ root: true, fuse: true })(
   'with an index deleted under a running daemon, the mount goes on',
   async (t) => {
     const sandbox = await damageUnderDaemon(t, (file) => rmSync(file));
-    (await sandbox.bento(['open', 'cp-1', '../reference'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', '../reference'])).ok();
     t.deepEqual(compareByWalk(sandbox.path('reference'), sandbox.path('mounted'), { ignore: OWN_FILES }), []);
   },
 );

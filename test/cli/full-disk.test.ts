@@ -26,13 +26,13 @@ async function saveOnSmallDisk(t: ExecutionContext, sizeBytes: number): Promise<
   makeSmallWorkspace(sandbox.workspace);
   (await sandbox.bento(['init', '--store', store])).ok();
   (await sandbox.bento(['save', '-m', 'first'])).ok();
-  (await sandbox.bento(['open', 'cp-1', '../first'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../first'])).ok();
   return { sandbox, store };
 }
 
 async function assertFirstIsIntact(t: ExecutionContext, sandbox: Sandbox): Promise<void> {
   t.is((await sandbox.bento(['list', '--json'])).ok().json<unknown[]>().length, 1);
-  (await sandbox.bento(['open', 'cp-1', '../again'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../again'])).ok();
   t.deepEqual(compareByWalk(sandbox.path('first'), sandbox.path('again'), { ignore: OWN_FILES }), []);
   rmSync(sandbox.path('again'), { recursive: true });
 }
@@ -58,7 +58,7 @@ for (const [where, file] of [
 
     writeFileSync(big, randomBytes(MIB));
     (await sandbox.bento(['save', '-m', 'fits'])).ok();
-    (await sandbox.bento(['open', 'cp-2', '../second'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-2', '../second'])).ok();
     t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('second'), { ignore: OWN_FILES }), []);
   });
 }
@@ -84,12 +84,12 @@ test('a disk that is full while opening: NO_SPACE, and the target is as it was',
   (await sandbox.bento(['save'])).ok();
   const target = path.join(disk, 'target');
   const expected = { code: 'NO_SPACE', says: /no space left/ } as const;
-  assertFails(t, await sandbox.bento(['open', 'cp-1', target]), expected);
+  assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', target]), expected);
   t.false(existsSync(target));
 
   rmSync(path.join(sandbox.workspace, 'big.bin')); // now in place: cp-2 fits, cp-1 does not
   (await sandbox.bento(['save'])).ok();
-  (await sandbox.bento(['open', 'cp-2', target])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', target])).ok();
   writeFileSync(path.join(target, 'src/main.js'), 'unsaved\n');
   const changed = watchTree(target, { ignore: ['.'] });
   assertFails(t, await sandbox.bento(['open', 'cp-1', '--dir', target]), expected);
@@ -117,4 +117,27 @@ test('a store that may not be written: listing works, and the rest says PERMISSI
   readOnly(false);
   (await sandbox.bento(['save'])).ok();
   t.deepEqual(temporaryFiles(store), []);
+});
+
+test('a disk that is full while forking, opening or running a command in a fork: NO_SPACE, and nothing is left', async (t) => {
+  const { sandbox, store } = await saveOnSmallDisk(t, 4 * MIB);
+  (await sandbox.bento(['fork', 'cp-1', '../warm'])).ok(); // the daemon runs, and the index knows the checkpoint
+  const filler = path.join(path.dirname(store), 'filler');
+  t.throws(() => writeFileSync(filler, randomBytes(8 * MIB)), { code: 'ENOSPC' });
+  for (const command of [
+    ['fork', 'cp-1', '../a', '../b'],
+    ['fork', 'cp-1', '../a', '--engine', 'cow'],
+    ['open', 'cp-1', '../a'],
+    ['exec', 'cp-1', '--', 'echo', 'never'],
+  ]) {
+    assertFails(t, await sandbox.bento(command), { code: 'NO_SPACE', says: /no space left while .*disk\/store/ });
+    t.deepEqual([existsSync(sandbox.path('a')), existsSync(sandbox.path('b'))], [false, false]);
+    t.deepEqual(namesIn(path.join(store, 'forks')).length, 1);
+    t.deepEqual(namesIn(path.join(store, 'mounts')).filter((name) => name.endsWith('.json')).length, 1);
+    t.deepEqual(temporaryFiles(store), []);
+    t.deepEqual(namesIn(sandbox.path('tmp')), []);
+  }
+  rmSync(filler);
+  (await sandbox.bento(['exec', 'cp-1', '--save', '--', 'sh', '-c', 'echo x > x'])).ok();
+  (await sandbox.bento(['close', '../warm'])).ok();
 });

@@ -85,7 +85,7 @@ async function assertFinishes(t: ExecutionContext, sandbox: Sandbox, fault: stri
   t.is(after.code, 0, `${fault}: ${after.toString()}`);
   t.is(after.json<{ checkpointCount: number }>().checkpointCount, 1);
   t.is(headOf(sandbox.workspace), head);
-  (await sandbox.bento(['open', 'cp-6', '../opened'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-6', '../opened'])).ok();
   t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('opened'), { ignore: OWN_FILES }), []);
   assertTidy(t, sandbox);
 }
@@ -94,7 +94,7 @@ test.serial('saves, opens and gcs of two workspaces and a parallel directory at 
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
   const [parallel, other] = [sandbox.path('parallel'), sandbox.makeFolder('other')];
-  (await sandbox.bento(['open', 'cp-1', parallel])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', parallel])).ok();
   writeFiles(other, { file: 'of another workspace\n' });
   (await sandbox.bento(['init', '--dir', other])).ok();
   (await sandbox.bento(['save', '--dir', other])).ok();
@@ -115,7 +115,14 @@ test.serial('saves, opens and gcs of two workspaces and a parallel directory at 
         const { digest } = (await sandbox.bento(['save', '--json', '--dir', dir])).ok().json<{ digest: string }>();
         digests.set(dir, [...(digests.get(dir) ?? []), digest]);
         (
-          await sandbox.bento(['open', 'head', sandbox.path(`opened-${path.basename(dir)}-${round}`), '--dir', dir])
+          await sandbox.bento([
+            'open',
+            '--copy',
+            'head',
+            sandbox.path(`opened-${path.basename(dir)}-${round}`),
+            '--dir',
+            dir,
+          ])
         ).ok();
       }
     }),
@@ -124,7 +131,7 @@ test.serial('saves, opens and gcs of two workspaces and a parallel directory at 
   for (const dir of dirs) {
     t.is(headOf(dir), digests.get(dir)?.at(-1) ?? '');
     const opened = sandbox.path(`last-${path.basename(dir)}`);
-    (await sandbox.bento(['open', 'head', opened, '--dir', dir])).ok();
+    (await sandbox.bento(['open', '--copy', 'head', opened, '--dir', dir])).ok();
     t.deepEqual(compareByWalk(dir, opened, { ignore: OWN_FILES }), []);
   }
   const numbers = new Set([...(digests.get(sandbox.workspace) ?? []), ...(digests.get(parallel) ?? [])]);

@@ -129,7 +129,7 @@ test.serial('gc after open and undo keeps the head, and saving goes on from it',
 test.serial('gc in one directory keeps what parallel directories are at', async (t) => {
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
-  (await sandbox.bento(['open', 'cp-1', '../parallel'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../parallel'])).ok();
   await saveStates(sandbox, 2);
   (await sandbox.bento(['gc', '--keep-last', '1'])).ok();
   t.deepEqual(await tagsOf(sandbox), ['cp-1', 'cp-3', 'latest']);

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
-  chmodSync,
   closeSync,
   existsSync,
   lchownSync,
@@ -14,13 +13,13 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import type { ExecutionContext } from 'ava';
 import { assertFails, assertTidy, makeSmallWorkspace, saveSmallWorkspace } from '../fixtures/command-checks.ts';
 import { compareByWalk } from '../fixtures/compare-trees.ts';
 import { testSerialIf, testSerialNeeding } from '../fixtures/external-tools.ts';
 import { missingTool, whatIsMissing } from '../fixtures/machine.ts';
-import { FUSE_FOR_ALL, Namespaces } from '../fixtures/other-machine.ts';
-import { CLI_PATH, newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
+import { ofUser, UID, whyNoOrdinaryUser } from '../fixtures/ordinary-user.ts';
+import { Namespaces } from '../fixtures/other-machine.ts';
+import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 const OWN_FILES = ['.', 'bento.yaml', '.bentoignore'];
 const testMounting = testSerialNeeding({ root: true, fuse: true });
@@ -210,36 +209,6 @@ testSerialNeeding({ root: true, fuse: true, tools: ['unshare', 'nsenter'] })(
 );
 
 // Everybody
-
-/** Who nobody is. */
-const UID = 65_534;
-const FUSE_CONF = '/etc/fuse.conf';
-
-function whyNoOrdinaryUser(): string | undefined {
-  const missing = whatIsMissing({ root: true, fuse: true, tools: ['fusermount3', 'unshare', 'nsenter', 'setpriv'] });
-  if (missing !== undefined) return missing;
-  if (!existsSync(FUSE_CONF)) return `no ${FUSE_CONF}`;
-  const words = [`--reuid=${UID}`, `--regid=${UID}`, '--clear-groups', process.execPath, CLI_PATH, '--version'];
-  return spawnSync('setpriv', words).status === 0 ? undefined : 'an ordinary user cannot run the program where it is';
-}
-
-/** A sandbox of an ordinary user's with cp-1, in namespaces where every user may open /dev/fuse. */
-async function ofUser(
-  t: ExecutionContext,
-  conf: string,
-): Promise<{ sandbox: Sandbox; inside: Namespaces; look: string }> {
-  const sandbox = newSandbox(t);
-  makeSmallWorkspace(sandbox.workspace);
-  for (const dir of [sandbox.root, sandbox.workspace]) chmodSync(dir, 0o755);
-  const look = sandbox.makeFolder('look');
-  const confPath = sandbox.path('fuse.conf');
-  writeFileSync(confPath, conf);
-  execFileSync('chown', ['-R', `${UID}:${UID}`, sandbox.root]);
-  const inside = await Namespaces.ofMounts(t, sandbox, `${FUSE_FOR_ALL}; mount --bind ${confPath} ${FUSE_CONF}`);
-  (await inside.bentoAs(UID, ['init'])).ok();
-  (await inside.bentoAs(UID, ['save'])).ok();
-  return { sandbox, inside, look };
-}
 
 const noUser = whyNoOrdinaryUser();
 

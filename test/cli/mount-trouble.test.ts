@@ -68,7 +68,11 @@ testMounting('a directory that is mounted already takes no other mount, fork or 
       });
     }
   }
-  assertFails(t, await sandbox.bento(['open', 'cp-1', mounted]), { code: 'TARGET_NOT_EMPTY', says: /mounted/ });
+  assertFails(t, await sandbox.bento(['open', 'cp-1', mounted]), { code: 'MOUNT_POINT_BUSY', says: /mount point/ });
+  assertFails(t, await sandbox.bento(['open', '--copy', 'cp-1', mounted]), {
+    code: 'TARGET_NOT_EMPTY',
+    says: /mounted/,
+  });
   assertFails(t, await sandbox.bento(['close', mounted]), {
     code: 'TARGET_INVALID',
     says: /is a mount, not a fork/,

@@ -190,7 +190,7 @@ test.serial(
     for (const digest of digests) t.true(damages.find((damage) => damage.digest === digest)?.repaired, digest);
     t.true(damages.find(({ where }) => where.endsWith('found.000'))?.repaired);
     t.deepEqual((await verify(sandbox)).damages, []);
-    (await sandbox.bento(['open', 'cp-1', '../opened'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
   },
 );
 
@@ -282,7 +282,7 @@ test.serial('verify finds a damaged or missing unpacked copy of a foreign layer;
     id: workspaceId(sandbox),
     checkpoints: [{ message: 'one', layers: { project: { file: { content: 'content' } } } }],
   });
-  (await sandbox.bento(['open', 'cp-1', '../opened'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
   const hex = (await layerOf(sandbox, 'cp-1', -1)).slice('sha256:'.length);
   const copy = path.join(sandbox.storePath, 'cache', 'unpacked', 'sha256', hex);
   for (const damage of [() => flipByte(copy), () => rmSync(copy)]) {
@@ -291,7 +291,7 @@ test.serial('verify finds a damaged or missing unpacked copy of a foreign layer;
     t.deepEqual([found.code, found.damages.map(({ kind }) => kind)], [12, ['cache']]);
     t.is((await verify(sandbox, '--repair')).code, 0);
     t.deepEqual((await verify(sandbox)).damages, []);
-    (await sandbox.bento(['open', 'cp-1', `../opened-${Math.random()}`])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', `../opened-${Math.random()}`])).ok();
   }
 });
 

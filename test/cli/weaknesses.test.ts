@@ -125,7 +125,7 @@ test('open touches nothing outside its directory, whatever a checkpoint names th
   const layers = { agent: { 'CLAUDE.md': { content: '# notes\n' }, ...external } };
   await makeOriginalStore(sandbox.storePath, { id: 'ws-original', checkpoints: [{ message: 'external', layers }] });
   const target = sandbox.path('opened');
-  (await sandbox.bento(['open', 'ws-original:cp-1', target])).ok();
+  (await sandbox.bento(['open', '--copy', 'ws-original:cp-1', target])).ok();
   t.is(readFileSync(path.join(target, 'CLAUDE.md'), 'utf8'), '# notes\n');
   (await sandbox.bento(['open', 'cp-1', '--dir', target])).ok();
   t.is(readFileSync(own, 'utf8'), 'all my projects');

@@ -69,7 +69,7 @@ const testMounting = testSerialNeeding({ ...NEEDS, fuse: true });
 test('save and open into a new directory: the odd tree equals itself', async (t) => {
   const { sandbox, ignore, root } = await saveOddWorkspace(t);
   const target = sandbox.path('opened');
-  (await sandbox.bento(['open', 'cp-1', target])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', target])).ok();
   await assertEqual(t, sandbox.workspace, target, ignore);
   t.deepEqual(rootOf(target), root);
   for (const name of ['contents/sparse', 'contents/sparse-hole-only']) {
@@ -154,7 +154,7 @@ testMounting('fork, change, save, open: a delta equals the fork it was saved fro
   swapKinds(fork);
   (await sandbox.bento(['save', '--dir', fork])).ok();
   t.is((await sandbox.bento(['save', '--dir', fork])).ok().stdout, 'No changes detected, skipping checkpoint.\n');
-  (await sandbox.bento(['open', 'cp-2', opened])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', opened])).ok();
   await assertEqual(t, fork, opened, ignore);
   (await sandbox.bento(['mount', '--owners', 'cp-2', mounted])).ok();
   await assertEqual(t, opened, mounted, ignore);
@@ -170,12 +170,12 @@ test('change, save, open in place and undo: the workspace equals what it was eac
   const second = describeTree(workspace, { ignore });
   (await sandbox.bento(['save'])).ok();
   const opened = sandbox.path('opened');
-  (await sandbox.bento(['open', 'cp-2', opened])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', opened])).ok();
   await assertEqual(t, workspace, opened, ignore);
 
   (await sandbox.bento(['open', 'cp-1'])).ok();
   t.deepEqual(describeTree(workspace, { ignore }), first);
-  (await sandbox.bento(['open', 'cp-1', sandbox.path('first')])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-1', sandbox.path('first')])).ok();
   await assertEqual(t, sandbox.path('first'), workspace, ignore);
   (await sandbox.bento(['open', 'undo'])).ok();
   t.deepEqual(describeTree(workspace, { ignore }), second);

@@ -168,9 +168,9 @@ for (const point of ['open.new-marked', 'open.file-written:3', 'open.new-written
   test(`an open into a new directory killed at ${point} is begun anew by the next one`, async (t) => {
     const { sandbox, older } = await prepare(t);
     const target = sandbox.path('new');
-    t.true(await runUntil(t, sandbox, point, ['open', 'cp-2', target]));
+    t.true(await runUntil(t, sandbox, point, ['open', '--copy', 'cp-2', target]));
     t.false(existsSync(path.join(target, 'bento.yaml')), 'it is no workspace yet');
-    (await sandbox.bento(['open', 'cp-1', target])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', target])).ok();
     t.deepEqual(compareFacts(older, factsOnDisk(target, OWN_FILES)), []);
     t.false(existsSync(path.join(target, STAGING)));
     t.is((await sandbox.bento(['diff', '--dir', target])).ok().stderr, '');
@@ -180,10 +180,10 @@ for (const point of ['open.new-marked', 'open.file-written:3', 'open.new-written
 test('a half-made directory into which somebody put a file is left alone', async (t) => {
   const { sandbox } = await prepare(t);
   const target = sandbox.path('new');
-  t.true(await runUntil(t, sandbox, 'open.new-written', ['open', 'cp-1', target]));
+  t.true(await runUntil(t, sandbox, 'open.new-written', ['open', '--copy', 'cp-1', target]));
   writeFileSync(path.join(target, 'letter.txt'), 'dear');
   utimesSync(path.join(target, 'letter.txt'), 1, 1);
-  const { code, stderr } = await sandbox.bento(['open', 'cp-1', target]);
+  const { code, stderr } = await sandbox.bento(['open', '--copy', 'cp-1', target]);
   t.is(code, 20, stderr);
   t.is(readFileSync(path.join(target, 'letter.txt'), 'utf8'), 'dear');
 });

@@ -96,7 +96,7 @@ class Racers {
       this.#change(dir, new Random(1));
       await this.#save(dir);
     } else {
-      await this.#bento(['open', 'cp-1', dir, '--dir', first]);
+      await this.#bento(['open', '--copy', 'cp-1', dir, '--dir', first]);
     }
   }
 
@@ -191,7 +191,7 @@ class Racers {
 
   async #openNew(dir: string, wanted: Saved): Promise<void> {
     const target = `${dir}-new-${this.#changeCount++}`;
-    await this.#bento(['open', wanted.digest, target, '--dir', dir]);
+    await this.#bento(['open', '--copy', wanted.digest, target, '--dir', dir]);
     assertEqual(wanted.facts, factsOf(target), `${wanted.digest} opened in ${target}`);
     rmSync(target, { recursive: true });
   }

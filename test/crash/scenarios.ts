@@ -106,7 +106,7 @@ async function openingNew(world: CrashWorld): Promise<Attempt> {
   const digest = world.random.pick([...(await world.tags()).values()]);
   const facts = world.known.get(digest) ?? new Map<string, string>();
   const dir = world.sandbox.path('new');
-  const args = ['open', digest, dir];
+  const args = ['open', '--copy', digest, dir];
   return {
     args,
     mayMove: () => false,

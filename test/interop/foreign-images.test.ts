@@ -103,7 +103,7 @@ test.serial("list, inspect, diff and open read the original's checkpoints", asyn
   );
   t.deepEqual(changes.sort(), ['added CLAUDE.md', 'added src/żółć.js', 'modified src/a.js', 'removed src/long-dir']);
 
-  (await sandbox.bento(['open', 'cp-2', '../opened'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', '../opened'])).ok();
   const opened = sandbox.path('opened');
   t.is(readFileSync(path.join(opened, 'src/a.js'), 'utf8'), 'a, changed\n');
   t.is(readFileSync(path.join(opened, 'node_modules/pad/large.bin')).length, 5_000_000);
@@ -119,7 +119,7 @@ test.serial("list, inspect, diff and open read the original's checkpoints", asyn
 
 test.serial("save() goes on from the original's head: same numbers, same layers where nothing changed", async (t) => {
   const { sandbox, digests } = await originalWorkspace(t);
-  (await sandbox.bento(['open', 'cp-2', '../opened'])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-2', '../opened'])).ok();
   const opened = sandbox.path('opened');
   writeFiles(opened, { 'src/new.js': 'new\n' });
   rmSync(path.join(opened, 'src/a.js'));
@@ -131,7 +131,7 @@ test.serial("save() goes on from the original's head: same numbers, same layers 
     before?.map(({ digest }) => digest),
     'one delta upon the layers there were',
   );
-  (await sandbox.bento(['open', 'cp-3', '../again', '--dir', opened])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-3', '../again', '--dir', opened])).ok();
   t.deepEqual(compareByWalk(opened, sandbox.path('again'), { ignore: OWN_FILES }), []);
 });
 
@@ -139,7 +139,7 @@ testMounting(
   "mount and fork read the original's checkpoints, also after the unpacked copies are deleted",
   async (t) => {
     const { sandbox } = await originalWorkspace(t);
-    (await sandbox.bento(['open', 'cp-1', '../opened'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
     const [mounted, fork, opened] = [sandbox.makeFolder('mounted'), sandbox.path('fork'), sandbox.path('opened')];
     (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
     t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
@@ -148,7 +148,7 @@ testMounting(
     writeFiles(fork, { 'node_modules/pad/index.js': 'changed\n' });
     rmSync(path.join(fork, 'src'), { recursive: true });
     (await sandbox.bento(['save', '--dir', fork])).ok();
-    (await sandbox.bento(['open', 'cp-3', '../saved'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-3', '../saved'])).ok();
     t.deepEqual(compareByWalk(fork, sandbox.path('saved'), { ignore: OWN_FILES }), []);
     (await sandbox.bento(['close', fork])).ok();
     (await sandbox.bento(['unmount', '--all'])).ok();
@@ -211,7 +211,7 @@ testSerialNeeding({ root: true, fuse: true, tools: ['umoci', 'skopeo', 'rsync'] 
     t.false(existsSync(path.join(mounted, 'etc/gone')));
     t.deepEqual(compareByWalk(rootfs, mounted, { ignore: ['.'] }), []);
     t.deepEqual(await compareWithRsync(rootfs, mounted, { ignore: ['.'] }), []);
-    (await sandbox.bento(['open', 'their-image:v1', '../opened'])).ok();
+    (await sandbox.bento(['open', '--copy', 'their-image:v1', '../opened'])).ok();
     t.deepEqual(compareByWalk(rootfs, sandbox.path('opened'), { ignore: OWN_FILES }), []);
     (await sandbox.bento(['inspect', 'their-image:v1', '--files'])).ok();
   },

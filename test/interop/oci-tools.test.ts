@@ -101,7 +101,7 @@ testSerialNeeding({ root: true, tools: ['skopeo', 'setfattr'] })(
     }
     const elsewhere = sandbox.makeFolder('elsewhere');
     (await sandbox.bento(['init', '--store', path.dirname(returned)], { cwd: elsewhere })).ok();
-    (await sandbox.bento(['open', 'ws-returned:cp-2', '../opened'], { cwd: elsewhere })).ok();
+    (await sandbox.bento(['open', '--copy', 'ws-returned:cp-2', '../opened'], { cwd: elsewhere })).ok();
     t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('opened'), { ignore: OWN_FILES }), []);
   },
 );
@@ -113,7 +113,7 @@ testSerialNeeding({ root: true, tools: ['umoci', 'rsync', 'setfattr'] })(
     for (const tag of ['cp-1', 'cp-2']) {
       const [bundle, opened] = [sandbox.path(`bundle-${tag}`), sandbox.path(`opened-${tag}`)];
       run('umoci', ['unpack', '--image', image(tag), bundle]);
-      (await sandbox.bento(['open', tag, opened])).ok();
+      (await sandbox.bento(['open', '--copy', tag, opened])).ok();
       const rootfs = path.join(bundle, 'rootfs');
       t.deepEqual(compareByWalk(opened, rootfs, { ignore: OWN_FILES }), [], tag);
       t.deepEqual(await compareWithRsync(opened, rootfs, { ignore: OWN_FILES }), [], tag);
@@ -132,7 +132,7 @@ testSerialNeeding({ root: true, tools: ['podman', 'skopeo', 'rsync', 'setfattr']
     t.teardown(() => podman('image', 'umount', '--all', '--force'));
     for (const [at, tag] of ['cp-1', 'cp-2'].entries()) {
       const opened = sandbox.path(`opened-${tag}`);
-      (await sandbox.bento(['open', tag, opened])).ok();
+      (await sandbox.bento(['open', '--copy', tag, opened])).ok();
       // `podman pull oci:<path>` makes an image name of the path, which must be lower case then; skopeo can choose the name
       const name = `localhost/checkpoint:${tag}`;
       const target = `containers-storage:[vfs@${root}+${runRoot}]${name}`;
@@ -170,7 +170,7 @@ testSerialNeeding({ root: true, tools: ['gzip', 'tar', 'setfattr'] })(
       }
     }
     const base = sandbox.makeFolder('base');
-    (await sandbox.bento(['open', 'cp-1', '../opened'])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
     for (const { digest } of readManifest(sandbox, digests[0] ?? '').layers) {
       run('tar', [
         '--warning=no-unknown-keyword',

@@ -90,15 +90,30 @@ export class NewTarget {
 
 /** @returns whether the directory was made here */
 function makeDirectoryIfMissing(dir: string): boolean {
+  if (isDirectoryThere(dir)) return false;
+  makeDirectory(dir);
+  return true;
+}
+
+/** @throws BentoError TARGET_INVALID when it cannot be made either */
+function isDirectoryThere(dir: string): boolean {
   const stat = statIfAny(dir);
-  if (stat?.isDirectory() === true) return false;
+  if (stat?.isDirectory() === true) return true;
   if (stat !== undefined)
     throw new BentoError('TARGET_INVALID', `${dir} is not a directory`, { hint: 'choose another name' });
   if (!existsSync(dirname(dir))) {
     throw new BentoError('TARGET_INVALID', `${dirname(dir)} does not exist`, { hint: `mkdir -p ${dirname(dir)}` });
   }
-  makeDirectory(dir);
-  return true;
+  return false;
+}
+
+/**
+ * Sees to it that something can be mounted on a new or empty directory; what an `open` was killed in is cleared away.
+ *
+ * @throws BentoError TARGET_NOT_EMPTY or TARGET_INVALID
+ */
+export async function clearForMount(dir: string, findTree: FindTree): Promise<void> {
+  if (isDirectoryThere(dir) && existsSync(join(dir, STAGING_NAME))) await clearHalfMade(dir, findTree);
 }
 
 /** @throws BentoError TARGET_INVALID when something on the way is no directory */

@@ -106,11 +106,11 @@ test('fuseCheck() and the engines say the same: a copy where FUSE is missing, a 
   t.is(mountEngine(root, { offer: OFFER }).engine, 'bind');
   t.is(forkEngine(mountEngine(root, { offer: OFFER }), working).engine, 'overlay');
   t.deepEqual(forkEngine(mountEngine(root, { offer: OFFER }), refused), {
-    engine: 'copy',
+    engine: 'cow',
     why: 'overlayfs cannot be mounted',
   });
   t.is(mountEngine(user, { offer: OFFER }).engine, 'fuse');
-  t.is(forkEngine(mountEngine(user, { offer: OFFER }), working).engine, 'copy');
+  t.is(forkEngine(mountEngine(user, { offer: OFFER }), working).engine, 'cow');
   t.deepEqual(mountEngine(none, undefined), { engine: 'copy', why: none.reason });
   t.is(mountEngine(root, missing).engine, 'copy');
   t.deepEqual(mountEngine(user, failing), { engine: 'none', why: 'fusermount3: too many mounts' });

@@ -1,15 +1,15 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { forkCheckpoint, removeFork } from '../../../fs/mounts/fork.ts';
 import { stopDaemon } from '../../../fs/mounts/daemon/daemon-client.ts';
 import { MountTable } from '../../../fs/mounts/mount-table.ts';
 import { OverlayTree } from '../../../fs/overlay/overlay-tree.ts';
-import { describeNewWorkspace } from '../../../fs/workspace/new-workspace.ts';
+import { newWorkspaceFiles } from '../../../fs/workspace/new-workspace.ts';
 import { isWorthSaving } from '../../../fs/workspace/plan-layers.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { diffWorkspace } from '../../../fs/workspace/work-tree.ts';
-import { readWorkTree, type Workspace } from '../../../fs/workspace/workspace.ts';
+import { isKnownUnchanged, readWorkTree, type Workspace } from '../../../fs/workspace/workspace.ts';
 import { errnoOf } from '../../../store/errors.ts';
 import { testSerialNeeding } from '../../fixtures/external-tools.ts';
 import { changeDirectory } from '../../fixtures/random-directory.ts';
@@ -48,6 +48,52 @@ for (const seed of SEEDS) {
   );
 }
 
+const CHANGES: Record<string, (dir: string) => void> = {
+  'a file is written': (dir) => writeFileSync(join(dir, 'kept/b'), 'B'),
+  'a file of the checkpoint is removed': (dir) => rmSync(join(dir, 'kept/a')),
+  'a directory of the checkpoint is made anew': (dir) => {
+    rmSync(join(dir, 'kept'), { recursive: true });
+    mkdirSync(join(dir, 'kept'));
+  },
+  'a mode changes': (dir) => chmodSync(join(dir, 'own/c'), 0o600),
+  'a file moves': (dir) => renameSync(join(dir, 'own/c'), join(dir, 'own/d')),
+};
+
+for (const [what, change] of Object.entries(CHANGES)) {
+  testSerialNeeding({ root: true, fuse: true })(
+    `a saved fork is known to be clean without a walk, until ${what}`,
+    async (t) => {
+      const base = await newWorkspace(t);
+      mkdirSync(join(base.dir, 'kept'));
+      for (const name of ['kept/a', 'kept/b']) writeFileSync(join(base.dir, name), name);
+      await saveWorkspace(base);
+      writeFileSync(join(base.dir, 'kept/b'), 'second');
+      await saveWorkspace(base);
+      const fork = await forkOf(t, base);
+      t.false(await isKnownClean(fork), 'nobody has looked yet');
+      mkdirSync(join(fork.dir, 'own'));
+      writeFileSync(join(fork.dir, 'own/c'), 'c');
+      await saveWorkspace(fork);
+      // What changed just before a look is looked at once more.
+      for (let tries = 0; tries < 100 && !(await isKnownClean(fork)); tries += 1) await changesOf(fork);
+      t.true(await isKnownClean(fork));
+      fork.setup.ignore.push('own');
+      t.false(await isKnownClean(fork), 'what is ignored has changed');
+      fork.setup.ignore.pop();
+      t.true(await isKnownClean(fork));
+      change(fork.dir);
+      t.false(await isKnownClean(fork));
+      t.not((await changesOf(fork)).length, 0);
+      t.true((await saveWorkspace(fork)).saved);
+      t.deepEqual(await changesOf(fork), []);
+    },
+  );
+}
+
+async function isKnownClean(fork: Workspace): Promise<boolean> {
+  return isKnownUnchanged(await readWorkTree(fork), (await headOf(fork)).checkpoint);
+}
+
 /**
  * A name that was hard-linked while its inode was in use keeps the lower's inode number until the kernel forgets it, and so
  * does not look like the same file as the other name.
@@ -77,12 +123,17 @@ async function forkOf(t: Parameters<typeof newFolder>[0], base: Workspace): Prom
   process.env['XDG_RUNTIME_DIR'] = join(folder, 'run');
   mkdirSync(process.env['XDG_RUNTIME_DIR'], { mode: 0o700 });
   const { checkpoint } = await headOf(base);
-  const request = { manifest: checkpoint.digest, ref: 'cp-2', workspaceId: base.id, target: join(folder, 'fork') };
-  const { record } = await forkCheckpoint(store, request, {
-    prepare: async ({ target, workspaceId, manifest }) =>
-      await describeNewWorkspace(checkpoint, { dir: target, workspaceId, storeRoot: store.root, head: manifest }),
-    copy: () => Promise.reject(new Error('the kernel refused the overlay')),
+  const files = newWorkspaceFiles(checkpoint, {
+    workspaceId: base.id,
+    storeRoot: store.root,
+    head: checkpoint.digest,
   });
+  const request = { manifest: checkpoint.digest, head: checkpoint.digest, ref: 'cp-2', workspaceId: base.id, files };
+  const [made] = await forkCheckpoint(store, [join(folder, 'fork')], request, {
+    openTree: () => Promise.reject(new Error('the kernel refused the overlay')),
+  });
+  if (made === undefined) throw new Error('no fork');
+  const { record } = made;
   (t.teardown as (run: () => Promise<void>) => void)(async () => {
     const mounted = await new MountTable(store).at(record.target);
     if (mounted !== undefined) await removeFork(store, mounted, true);

@@ -8,8 +8,9 @@ import {
   readHeadRecords,
   recordHead,
   removeHeadRecord,
+  undoTag,
 } from '../../../fs/workspace/heads.ts';
-import { undoTag } from '../../../fs/workspace/open.ts';
+
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { digestOf } from '../../../store/digest.ts';
 import { Layout } from '../../../store/layout.ts';
@@ -40,11 +41,21 @@ test('directoryKey() is what the undo tag of the directory ends with', (t) => {
   t.is(undoTag('/some/where'), `pre-open-${directoryKey('/some/where')}`);
 });
 
-test('giveUpHead() of a directory that was never noted makes no record', async (t) => {
+test('giveUpHead() leaves nothing, and makes nothing for a directory that was never noted', async (t) => {
   const layout = new Layout(newFolder(t), 'ws');
   await giveUpHead(layout, '/a');
   t.false(existsSync(layout.dir));
+  await layout.ensure();
   await recordHead(layout, '/a', HEAD);
+  await giveUpHead(layout, '/a');
+  t.deepEqual(readdirSync(join(layout.dir, 'heads')), []);
+});
+
+test('giveUpHead() of a directory with an undo slot leaves a record, so that gc takes the slot', async (t) => {
+  const layout = new Layout(newFolder(t), 'ws');
+  await layout.ensure();
+  await recordHead(layout, '/a', HEAD);
+  await layout.setTags([undoTag('/a')], { digest: HEAD, size: 1 });
   await giveUpHead(layout, '/a');
   t.deepEqual(await readHeadRecords(layout), [{ dir: '/a', missingSince: '1970-01-01T00:00:00.000Z' }]);
 });

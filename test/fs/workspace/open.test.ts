@@ -16,7 +16,8 @@ import { join } from 'node:path';
 
 import test from 'ava';
 
-import { openInPlace, openInto, undoTag } from '../../../fs/workspace/open.ts';
+import { undoTag } from '../../../fs/workspace/heads.ts';
+import { openInPlace, openInto } from '../../../fs/workspace/open.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { openCheckpoint, type Workspace } from '../../../fs/workspace/workspace.ts';
 import type { Digest } from '../../../store/digest.ts';
