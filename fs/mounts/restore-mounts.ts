@@ -1,7 +1,10 @@
 import { mkdir } from 'node:fs/promises';
 
+import { fromText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
+import { mustBeSettled } from '../overlay/scratch-folder.ts';
+import { askDaemon } from './daemon/daemon-client.ts';
 import { mayMount } from './dev-fuse.ts';
 import { bring, release } from './kernel-mount.ts';
 import { mountedNowhere } from './mount.ts';
@@ -76,13 +79,23 @@ async function restoreMount(store: Store, found: MountStatus, engine: MountRecor
   if (record.mounted) await release(store, record, !isChange);
   await mkdir(record.target, { recursive: true });
   checkMountPoint(record.target);
-  // Nothing has it mounted now: here is where what one engine left in the upper directory is made ready for another.
   try {
+    if (engine === 'overlay') await settle(store, wanted);
     await mountAgain(store, wanted);
   } catch (error) {
     if (isChange && record.mounted) await mountAgain(store, mountedNowhere(record));
     throw error;
   }
+}
+
+/** What our own engine left in the upper directory is made ready for the kernel's. Nothing has it mounted now. */
+async function settle(
+  store: Store,
+  { id, manifest, keepOwners = false, userxattr = false }: MountRecord,
+): Promise<void> {
+  const forkDir = new MountTable(store).forkDir({ id });
+  if (manifest === undefined || !mustBeSettled(fromText(forkDir))) return;
+  await askDaemon(store, { op: 'settle', manifest, keepOwners, fork: id, userxattr });
 }
 
 async function mountAgain(store: Store, record: MountRecord): Promise<void> {
