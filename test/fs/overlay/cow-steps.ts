@@ -74,7 +74,7 @@ const STEPS: Record<keyof typeof WEIGHTS, Step> = {
     pair.both(
       `create ${at}`,
       (tree) => {
-        const node = createEntry(tree, newPlace(tree, at), MAKING);
+        const { node } = createEntry(tree, newPlace(tree, at), MAKING);
         calls.closeFile(node.fd);
         node.fd = -1;
       },

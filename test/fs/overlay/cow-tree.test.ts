@@ -48,7 +48,7 @@ function newFolderOver(t: ExecutionContext): CowFolder {
 }
 
 function create(tree: CowTree, path: string): number {
-  const node = createEntry(tree, placeAt(tree, path), MAKING);
+  const { node } = createEntry(tree, placeAt(tree, path), MAKING);
   closeFile(node.fd);
   node.fd = -1;
   return node.id;
