@@ -87,11 +87,12 @@ function wasBegun({ log }: ServedWorkspace, { bytes }: Request): boolean {
 /**
  * Does what must not be done twice. What was begun before and is found done is only answered.
  *
- * @param isDone - whether it has been done, asked only of what was begun
+ * @param isDone - whether there is nothing left to do
  */
 function once(workspace: ServedWorkspace, request: Request, steps: { isDone: () => boolean; act: () => void }): void {
-  if (wasBegun(workspace, request) && steps.isDone()) return;
-  workspace.log.begin(plainUniqueOf(request.bytes));
+  const isDone = steps.isDone();
+  if (isDone && wasBegun(workspace, request)) return;
+  if (!isDone) workspace.log.begin(plainUniqueOf(request.bytes)); // else it is about to be refused, and so it is next time
   steps.act();
 }
 
@@ -309,8 +310,9 @@ const setxattr: WorkspaceHandler = (workspace, request, session) => {
   const xattr = decodeSetxattrIn(request.bytes, isExtended);
   const node = nodeOf(workspace, request.nodeId);
   const hasIt = (): boolean => {
+    if ((xattr.flags & XATTR_CREATE) === 0) return false;
     const found = getXattr(workspace.tree, node, xattr.name);
-    return (xattr.flags & XATTR_CREATE) !== 0 && typeof found !== 'number' && found.equals(xattr.value);
+    return typeof found !== 'number' && found.equals(xattr.value);
   };
   once(workspace, request, { isDone: hasIt, act: () => setXattrOf(workspace.tree, node, xattr) });
   return 0;
