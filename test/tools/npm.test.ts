@@ -13,7 +13,8 @@ else {
     prepare: ({ dir }) => makeNpmProject(dir),
     work: async (place) => {
       const ci = async (): Promise<string> => await runTool(place, 'npm', [...NPM_CI, '--cache', npmCache()]);
-      const runs = async (): Promise<string> => await shell(place, `node main.js\n${COUNT}`, { npm_config_update_notifier: 'false' });
+      const runs = async (): Promise<string> =>
+        await shell(place, `node main.js\n${COUNT}`, { npm_config_update_notifier: 'false' });
       await ci();
       const first = await runs();
       await ci(); // takes away all of the first
