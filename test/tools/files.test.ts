@@ -106,7 +106,7 @@ mv saved moved
 mv moved/node_modules/package-0003 moved/node_modules/package-0003-renamed
 mkdir other && mv moved/node_modules/package-000[4-9] other
 mv other moved/node_modules/other
-find moved -type f -size +20k -exec mv -t . {} + 2> /dev/null || true
+find moved -type f -size +20k ! -name '*.large' -exec mv {} {}.large ';'
 find moved -name '*.md' -delete
 find moved -depth -type d -empty -delete
 cp -r moved/node_modules copied

@@ -54,7 +54,8 @@ class Watcher {
 
   constructor({ dir, env }: Place) {
     const format = ['--format', '%w %f %e'];
-    const kinds = ['modify', 'attrib', 'create', 'delete', 'moved_from', 'moved_to', 'close_write', 'delete_self'];
+    // not delete_self: FUSE tells the directory of a removal first, ext4 what was removed
+    const kinds = ['modify', 'attrib', 'create', 'delete', 'moved_from', 'moved_to', 'close_write'];
     const args = ['-m', '-r', ...format, ...kinds.flatMap((kind) => ['-e', kind]), '.'];
     this.#child = spawn('inotifywait', args, { cwd: dir, env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.ready = this.#watches();
