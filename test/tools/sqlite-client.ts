@@ -10,11 +10,23 @@ const ROWS_PER_COMMIT = 3;
 
 function open(): Database.Database {
   const db = new Database(file, { timeout: BUSY_MS });
-  const mode = db.pragma('journal_mode = WAL', { simple: true });
-  if (mode !== 'wal') throw new Error(`journal_mode is ${String(mode)}`);
+  useWal(db);
   db.pragma('synchronous = FULL');
   db.exec('CREATE TABLE IF NOT EXISTS rows (name TEXT, number INTEGER, filler BLOB, PRIMARY KEY (name, number))');
   return db;
+}
+
+/** Of several that open a new database at once, SQLite refuses all but one without waiting. */
+function useWal(db: Database.Database): void {
+  for (const endMs = Date.now() + BUSY_MS; ;) {
+    try {
+      const mode = db.pragma('journal_mode = WAL', { simple: true });
+      if (mode !== 'wal') throw new Error(`journal_mode is ${String(mode)}`);
+      return;
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'SQLITE_BUSY' || Date.now() > endMs) throw error;
+    }
+  }
 }
 
 /** Adds rows, some at a time, and changes what is there. */
