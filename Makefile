@@ -12,7 +12,7 @@ NAME ?=
 # What `make soak` is told: `make soak SOAK='--runs 200 --seed 7'`; test/crash/soak.ts lists the options.
 SOAK ?=
 # The tests that need /dev/fuse.
-MOUNT_TESTS ?= 'dist/test/fs/**/*.test.js' 'dist/test/cli/**/*.test.js' 'dist/test/conformance/**/*.test.js'
+MOUNT_TESTS ?= 'dist/test/fs/**/*.test.js' 'dist/test/cli/**/*.test.js' 'dist/test/conformance/**/*.test.js' 'dist/test/tools/**/*.test.js'
 
 BIN := node_modules/.bin
 # npm writes this file last, so an interrupted install is not taken for a finished one.

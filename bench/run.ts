@@ -18,6 +18,7 @@ type Bench = (options: BenchOptions) => Promise<Report>;
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   reading: async () => (await import('./reading.ts')).reading,
   'save-engine': async () => (await import('./save-engine.ts')).saveEngine,
+  writing: async () => (await import('./writing.ts')).writing,
   'mount-and-fork': async () => (await import('./mount-and-fork.ts')).mountAndFork,
 };
 

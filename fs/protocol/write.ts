@@ -148,3 +148,9 @@ export function encodeCopyFileRangeIn(out: Buffer, at: number, copy: CopyFileRan
   writeU64(out, at + COPY_LENGTH, copy.lengthBytes);
   return COPY_IN_BYTES;
 }
+
+// struct fuse_copy_file_range_out: 8 bytes; COPY_FILE_RANGE_64 is answered with it.
+export function encodeCopyFileRangeOut(out: Buffer, at: number, sizeBytes: number): number {
+  writeU64(out, at, sizeBytes);
+  return WRITE_OUT_BYTES;
+}

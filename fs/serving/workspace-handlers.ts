@@ -47,6 +47,7 @@ import {
   decodeFsyncIn,
   decodeLseekIn,
   decodeWriteIn,
+  encodeCopyFileRangeOut,
   encodeLseekOut,
   encodeWriteOut,
 } from '../protocol/write.ts';
@@ -389,12 +390,18 @@ const lseek: WorkspaceHandler = (workspace, { nodeId, bytes }, session) => {
   return encodeLseekOut(session.reply, BODY, workspace.files.seek(nodeOf(workspace, nodeId), offset, whence));
 };
 
-const copyFileRange: WorkspaceHandler = (workspace, { nodeId, bytes }, session) => {
+function copyRange(workspace: ServedWorkspace, { nodeId, bytes }: Request): number {
   const { offset, toNodeId, toOffset, lengthBytes } = decodeCopyFileRangeIn(bytes);
   const from = { node: nodeOf(workspace, nodeId), offset };
   const to = { node: nodeOf(workspace, toNodeId), offset: toOffset };
-  return encodeWriteOut(session.reply, BODY, workspace.files.copy(from, to, lengthBytes));
-};
+  return workspace.files.copy(from, to, lengthBytes);
+}
+
+const copyFileRange: WorkspaceHandler = (workspace, request, session) =>
+  encodeWriteOut(session.reply, BODY, copyRange(workspace, request));
+/** Asked first by Linux 6.18 and newer. */
+const copyFileRange64: WorkspaceHandler = (workspace, request, session) =>
+  encodeCopyFileRangeOut(session.reply, BODY, copyRange(workspace, request));
 
 // Directories, and the file system as a whole
 
@@ -446,6 +453,7 @@ const WORKSPACE_HANDLERS: readonly (readonly [opcode: number, handler: Workspace
   [OPCODE.FALLOCATE, fallocate],
   [OPCODE.LSEEK, lseek],
   [OPCODE.COPY_FILE_RANGE, copyFileRange],
+  [OPCODE.COPY_FILE_RANGE_64, copyFileRange64],
   [OPCODE.OPENDIR, opendir],
   [OPCODE.READDIR, (workspace, request, session) => listWorkspace(workspace, request, session, { plus: false })],
   [OPCODE.READDIRPLUS, (workspace, request, session) => listWorkspace(workspace, request, session, { plus: true })],

@@ -50,7 +50,7 @@ export async function soakReading({ seed, durationMs }: { seed: number; duration
       total.killCount += read.killCount + mounted.killCount;
       total.commandCount += read.commandCount + mounted.commandCount;
     } catch (cause) {
-      const again = `node dist/test/crash/soak.js --runs 0 --race-seconds 0 --reading-seconds 1 --seed ${worldSeed}`;
+      const again = `node dist/test/crash/soak.js --runs 0 --race-seconds 0 --reading-seconds 1 --writing-seconds 0 --power-seconds 0 --seed ${worldSeed}`;
       throw new Error(`reading in world ${worldSeed}\nagain: ${again}`, { cause });
     }
   }
