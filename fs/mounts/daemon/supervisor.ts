@@ -258,7 +258,9 @@ class Supervisor {
 
   #connect(target: string, shows: ConnectionKind, allowOther: boolean): void {
     const isWorkspace = shows.kind === 'workspace';
-    const options = { target: fromText(target), allowOther, readOnly: !isWorkspace };
+    // Into root's fork its modes decide who gets, as in any other directory of root's.
+    const mayOthers = allowOther || (isWorkspace && this.#isRoot);
+    const options = { target: fromText(target), allowOther: mayOthers, readOnly: !isWorkspace };
     const fd = this.#isRoot ? mountAsRoot(options) : mountAsUser(options);
     if (shows.kind === 'workspace') SessionLog.clear(this.#runtime.sessionLog(shows.fork));
     const negotiated = shakeHands(fd, wishesFor(shows, this.#isRoot));
