@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks';
 
 import { forkCheckpoint, removeFork } from '../fs/mounts/fork.ts';
 import { MountTable } from '../fs/mounts/mount-table.ts';
-import { describeNewWorkspace } from '../fs/workspace/new-workspace.ts';
+import { newWorkspaceFiles } from '../fs/workspace/new-workspace.ts';
 import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
 import { digestOfRef, workspaceId } from '../test/fixtures/command-checks.ts';
@@ -79,20 +79,11 @@ async function timeFork({ sandbox }: ForkSubject, engine: WritingEngine): Promis
   const target = sandbox.path('fork');
   const started = performance.now();
   const checkpoint = await store.loadCheckpoint(manifest);
-  await forkCheckpoint(
-    store,
-    { manifest, ref: 'cp-1', workspaceId: id, target, engine },
-    {
-      prepare: async (record) =>
-        await describeNewWorkspace(checkpoint, {
-          dir: record.target,
-          workspaceId: id,
-          storeRoot: store.root,
-          head: manifest,
-        }),
-      copy: () => Promise.reject(new Error('it is not to be copied')),
-    },
-  );
+  const files = newWorkspaceFiles(checkpoint, { workspaceId: id, storeRoot: store.root, head: manifest });
+  const request = { manifest, head: manifest, ref: 'cp-1', workspaceId: id, files, engine };
+  await forkCheckpoint(store, [target], request, {
+    openTree: () => Promise.reject(new Error('it is not to be copied')),
+  });
   const elapsedMs = performance.now() - started;
   const made = await new MountTable(store).at(target);
   if (made?.mounted !== true || made.engine !== engine) throw new Error(`${target} is no fork of ${engine}`);
