@@ -24,7 +24,7 @@ import { isMark } from './marks.ts';
 import { PARTIAL_BYTES_MIN } from './partial-file.ts';
 import { withUpper } from './upper-file.ts';
 
-const { S_IFMT, S_IFREG, S_IXGRP } = constants;
+const { S_IFLNK, S_IFMT, S_IFREG, S_IXGRP } = constants;
 const [S_ISUID, S_ISGID] = [0o4000, 0o2000];
 const KEEP = -1;
 const ACL_PREFIX = 'system.posix_acl_';
@@ -45,7 +45,10 @@ export function setattr(tree: CowTree, node: CowNode, wanted: SetattrIn): void {
     ];
     succeed(changeOwner(path, uid, gid));
   }
-  if ((valid & SETATTR.MODE) !== 0) succeed(changeMode(path, wanted.mode & 0o7777));
+  if ((valid & SETATTR.MODE) !== 0) {
+    if ((tree.stat(node).mode & S_IFMT) === S_IFLNK) throw new ErrnoError('EOPNOTSUPP'); // it would go where that leads
+    succeed(changeMode(path, wanted.mode & 0o7777));
+  }
   if ((valid & (SETATTR.ATIME | SETATTR.MTIME)) !== 0)
     succeed(setTimes(path, timeOf(valid, wanted, 'atime'), timeOf(valid, wanted, 'mtime')));
 }

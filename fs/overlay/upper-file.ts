@@ -5,7 +5,7 @@ import { changeMode, closeFile, openFile, statOf } from '../../store/file-calls.
 import { ERRNO } from '../protocol/constants.ts';
 import type { CowNode } from './cow-node.ts';
 import type { CowTree } from './cow-tree.ts';
-import { need, succeed } from './errno-error.ts';
+import { ErrnoError, need, succeed } from './errno-error.ts';
 
 const OWNER_MAY_ALL = 0o600;
 
@@ -24,11 +24,16 @@ export function openUpper(tree: CowTree, node: CowNode): UpperFile {
   return { fd, close: false };
 }
 
-/** Whoever has it open had the right to; the kernel has seen to that, and we need not be asked again. */
+/**
+ * Whoever has it open had the right to; the kernel has seen to that, and we need not be asked again.
+ *
+ * @throws ErrnoError EINVAL for what is no file: a symlink or a device would lead out of the workspace
+ */
 export function openForBoth(path: ByteString): number {
+  const { mode } = need(statOf(path));
+  if ((mode & constants.S_IFMT) !== constants.S_IFREG) throw new ErrnoError('EINVAL');
   const fd = openFile(path, constants.O_RDWR);
   if (fd !== -ERRNO.EACCES) return succeed(fd);
-  const { mode } = need(statOf(path));
   succeed(changeMode(path, (mode & 0o7777) | OWNER_MAY_ALL));
   const opened = openFile(path, constants.O_RDWR);
   succeed(changeMode(path, mode & 0o7777));
