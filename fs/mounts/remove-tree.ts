@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { chmodSync, lstatSync, readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,10 +13,19 @@ export async function removeTree(dir: string): Promise<void> {
   try {
     await rm(dir, { recursive: true, force: true });
   } catch (error) {
+    if (errnoOf(error) === 'ENAMETOOLONG') {
+      removeDeepTree(dir);
+      return;
+    }
     if (!['EACCES', 'EPERM'].includes(errnoOf(error) ?? '')) throw error;
     unlock(dir);
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+/** Directories lie in one another deeper than a path can say; rm(1) goes into each. */
+function removeDeepTree(dir: string): void {
+  execFileSync('rm', ['-rf', '--', dir], { stdio: ['ignore', 'ignore', 'pipe'] });
 }
 
 function unlock(dir: string): void {

@@ -108,9 +108,9 @@ export class CowTree {
     return node;
   }
 
-  /** A directory that the kernel knows by another number, too. */
+  /** An object that the kernel knows by another number, too. */
   alias(id: number, node: CowNode): void {
-    if (node.isDir) this.#nodes.set(id, node);
+    this.#nodes.set(id, node);
   }
 
   /** The kernel gives lookups back; what it does not know any more is forgotten here, too. */
@@ -368,7 +368,7 @@ export class CowTree {
       const moved = below && this.moved.get(below.id);
       node = moved ?? (node?.isDir === true ? this.lookup(node, name) : undefined);
     }
-    return node?.lower === below?.id ? node : undefined;
+    return node?.lower === below?.id || isUnmarked(node, below) ? node : undefined;
   }
 
   // Attributes
@@ -483,6 +483,12 @@ export class CowTree {
     for (let at: CowNode | undefined = node; at !== undefined; at = at.names[0]?.parent) if (at === dir) return true;
     return false;
   }
+}
+
+/** What is neither file nor directory only root may mark with where it comes from; a copy of it is like it. */
+function isUnmarked(node: CowNode | undefined, below: LowerObject | undefined): boolean {
+  if (node?.inUpper !== true || node.isDir || below === undefined) return false;
+  return !isRegular(below.stat) && !isDirectory(below.stat) && node.lower === undefined;
 }
 
 /** An entry of a directory as it shows. */

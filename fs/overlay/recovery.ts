@@ -58,7 +58,8 @@ export class Recovery {
     if (stat === undefined) return undefined;
     for (const path of lower.paths(id)) {
       const node = this.#tree.findByLowerPath(path);
-      if (node !== undefined && node.id !== id) this.#tree.alias(id, node); // known from the checkpoint that was below before
+      // Known from the checkpoint that was below before, or as what it was before it was copied up unmarked.
+      if (node !== undefined && node.id !== id && node.isDir === isDirectory(stat)) this.#tree.alias(id, node);
     }
     return this.#tree.known(id) ?? this.#tree.add(new CowNode(id, { isDir: isDirectory(stat), lower: id }));
   }

@@ -113,6 +113,7 @@ export class ScratchFolder {
 
   #empty(name: string): void {
     const dir = `${this.#dir}/${name}`;
+    if (!existsSync(toFsPath(dir))) return; // the fork is closed already
     for (const found of readdirSync(toFsPath(dir), { encoding: 'latin1' }))
       rmSync(toFsPath(`${dir}/${found}`), { recursive: true, force: true });
   }

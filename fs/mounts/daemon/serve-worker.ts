@@ -1,4 +1,5 @@
-import { closeSync, readSync } from 'node:fs';
+import { closeSync, existsSync, readSync } from 'node:fs';
+import { join } from 'node:path';
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
 
 import { allowGarbage } from '../../../store/buffer-garbage.ts';
@@ -149,6 +150,10 @@ function servePolled(wake: number): never {
 
   function add(connection: ConnectionToServe): void {
     const { fd, target } = connection;
+    if (isClosed(connection)) {
+      end({ fd, target, close: () => undefined });
+      return;
+    }
     const { tree, options, ...service } = serviceFor(connection);
     const answering = new Connection(fd, tree, { ...options, buffers });
     served.set(fd, { ...service, connection: answering, target, patience: PATIENCE_MIN });
@@ -188,6 +193,11 @@ function servePolled(wake: number): never {
       return;
     }
   }
+}
+
+/** A fork that was ended while a server died: nobody can be using what is not there any more. */
+function isClosed({ shows }: ConnectionToServe): boolean {
+  return shows.kind === 'workspace' && !existsSync(join(storeRoot, 'forks', shows.fork));
 }
 
 function receive(): ServeWorkerOrder | undefined {
