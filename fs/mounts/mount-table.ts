@@ -71,6 +71,8 @@ export interface CheckpointRecord extends CommonRecord {
   manifest: Digest;
   /** A fork is being switched to this one, or was, by a command that was killed: its upper directory says which. */
   switching?: Digest;
+  /** Where its head goes with that; null for none. */
+  switchingHead?: Digest | null;
 }
 
 /** A view of every workspace and tag of a store, as folders. */

@@ -139,8 +139,9 @@ export async function openInPlace(
   faultPoint('open.backup-made');
   const changes = changesTo(workspace, { tree, head, unsaved }, opened);
   if (canUndo && options.includes === undefined) {
-    const switched = await switchFork({ workspace, tree, unsaved, changes, opened, label: options.label });
-    if (switched) return await afterSwitch(workspace, opened, { changes, isUndo: options.isUndo });
+    const newHead = headAfter(opened, options.isUndo) ?? null;
+    const fork = { workspace, tree, unsaved, changes, opened, label: options.label, head: newHead };
+    if (await switchFork(fork)) return afterSwitch(workspace, opened, { changes, head: newHead });
   }
   const plan = planRestore(selectTitles(changes, opened, head, options.includes), fromText(workspace.dir), {
     isTracked: (path) => head?.tree.find(path) !== undefined,
@@ -164,13 +165,11 @@ export async function openInPlace(
 }
 
 /** All is in its place; what is left is to say where the workspace is now. */
-async function afterSwitch(
+function afterSwitch(
   workspace: Workspace,
   opened: OpenCheckpoint,
-  { changes, isUndo }: { changes: readonly Change<WorkNode, CheckpointNode>[]; isUndo: boolean },
-): Promise<OpenResult> {
-  const head = headAfter(opened, isUndo);
-  await moveHead(workspace, head);
+  { changes, head }: { changes: readonly Change<WorkNode, CheckpointNode>[]; head: Digest | null },
+): OpenResult {
   workspace.config.head = head ?? undefined;
   keepRootTime(workspace.dir, opened.tree);
   const written = changes.filter(({ after }) => after !== undefined && after.type !== 'dir').length;

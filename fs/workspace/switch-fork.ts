@@ -1,11 +1,14 @@
 import { fromText, parentPath, type ByteString } from '../../store/byte-string.ts';
+import type { Digest } from '../../store/digest.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import { askDaemon } from '../mounts/daemon/daemon-client.ts';
 import { OverlayTree } from '../overlay/overlay-tree.ts';
 import { writePlan } from '../overlay/switch-upper.ts';
 import type { CheckpointNode, CheckpointTree } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
+import type { CheckpointRecord, MountStatus } from '../mounts/mount-table.ts';
 import { recordHead } from './heads.ts';
+import { moveHead } from './restore/recover.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
 import type { OpenCheckpoint, Workspace } from './workspace.ts';
 
@@ -20,6 +23,8 @@ export interface ForkToSwitch {
   opened: OpenCheckpoint;
   /** What the user called the checkpoint. */
   label: string;
+  /** Where the head goes; null for none. */
+  head: Digest | null;
 }
 
 /**
@@ -29,14 +34,22 @@ export interface ForkToSwitch {
  * @returns whether it was done; false when some file that no checkpoint holds stands in the way of that, and all has to be
  *   done file by file
  */
-export async function switchFork({ workspace, tree, unsaved, changes, opened, label }: ForkToSwitch): Promise<boolean> {
+export async function switchFork({
+  workspace,
+  tree,
+  unsaved,
+  changes,
+  opened,
+  label,
+  head,
+}: ForkToSwitch): Promise<boolean> {
   const { fork, table, layout, dir, source } = workspace;
   if (fork?.engine !== 'cow' || !(tree instanceof OverlayTree)) return false;
   const keep = pathsToKeep(tree, unsaved, opened.tree);
   if (keep === undefined) return false;
-  const { mounted: _mounted, elsewhere: _elsewhere, switching: _switching, ...record } = fork;
+  const record = settledRecord(fork);
   const to = opened.checkpoint.digest;
-  await table.add({ ...record, switching: to });
+  await table.add({ ...record, switching: to, switchingHead: head });
   faultPoint('switch.recorded');
   await recordHead(layout, dir, to); // a garbage collection must not miss it
   writePlan(fromText(table.forkDir(fork)), { to, keep, changed: changedPaths(changes, keep) });
@@ -48,9 +61,41 @@ export async function switchFork({ workspace, tree, unsaved, changes, opened, la
     throw error;
   }
   faultPoint('switch.done');
+  await moveHead(workspace, head);
+  faultPoint('switch.head-moved');
   await table.add({ ...record, manifest: to, ref: label });
   workspace.fork = { ...fork, manifest: to, ref: label };
   return true;
+}
+
+/**
+ * Ends what an `open` in a fork that was killed had begun: the upper directory says whether the other checkpoint lies below
+ * by now. The caller holds the save lock.
+ *
+ * @param fork - as the table has it, with the checkpoint that really lies below
+ * @returns what was done, in one line for the user
+ */
+export async function settleSwitch(
+  { dir, layout, table }: Pick<Workspace, 'dir' | 'layout' | 'table'>,
+  fork: MountStatus & CheckpointRecord,
+): Promise<string> {
+  const isDone = fork.manifest === fork.switching;
+  if (isDone) await moveHead({ dir, layout }, fork.switchingHead);
+  await table.add(settledRecord(fork));
+  return isDone
+    ? 'note: finished an interrupted `bento open`; `bento open undo` takes it back'
+    : 'note: an interrupted `bento open` had changed nothing yet';
+}
+
+/** The record as it is kept while nothing is being switched. */
+function settledRecord({
+  mounted: _mounted,
+  elsewhere: _elsewhere,
+  switching: _switching,
+  switchingHead: _switchingHead,
+  ...record
+}: MountStatus & CheckpointRecord): CheckpointRecord {
+  return record;
 }
 
 /** Everything at which something else will show, the directories around what goes along left alone. */

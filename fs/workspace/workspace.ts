@@ -60,13 +60,13 @@ export interface OpenWorkspaceOptions {
 export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOptions): Promise<Workspace> {
   const dir = realpathSync(options.dir);
   const table = new MountTable(source.store);
-  const record = await table.at(dir);
-  const fork = record?.kind === 'fork' && record.engine !== 'copy' ? record : undefined;
+  const fork = await findFork(table, dir);
   if (fork !== undefined && !fork.mounted) {
     throw new BentoError('NOT_MOUNTED', `${dir} is a fork that is not mounted`, { hint: 'bento mounts --restore' });
   }
   const layout = source.store.layout(options.id);
-  const wasInterrupted = hasStaging(dir) && (await settleUnlessRunning(dir, layout, options.note));
+  const isUnsettled = hasStaging(dir) || fork?.switching !== undefined;
+  const wasInterrupted = isUnsettled && (await settleUnlessRunning({ dir, layout, table }, options.note));
   const config = wasInterrupted ? (await loadConfig(dir)).config : options.config;
   let reader: ContentReader | undefined;
   return {
@@ -79,8 +79,13 @@ export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOp
       return (reader ??= new ContentReader(source.store, source.entries));
     },
     table,
-    fork,
+    fork: wasInterrupted ? await findFork(table, dir) : fork,
   };
+}
+
+async function findFork(table: MountTable, dir: string): Promise<Workspace['fork']> {
+  const record = await table.at(dir);
+  return record?.kind === 'fork' && record.engine !== 'copy' ? record : undefined;
 }
 
 /**
@@ -88,7 +93,8 @@ export async function openWorkspace(source: TreeSource, options: OpenWorkspaceOp
  * killed in the middle of an `open`.
  */
 export async function rereadConfig(workspace: Workspace): Promise<void> {
-  if (hasStaging(workspace.dir)) await settle(workspace.dir, workspace.layout, workspace.note);
+  await settle(workspace, workspace.note);
+  if (workspace.fork !== undefined) workspace.fork = await findFork(workspace.table, workspace.dir);
   workspace.config = (await loadConfig(workspace.dir)).config;
 }
 
@@ -102,17 +108,32 @@ function hasStaging(dir: string): boolean {
 }
 
 /** @returns whether the directory is now another than it was found; false also while another command is at work there */
-async function settleUnlessRunning(dir: string, layout: Layout, note: OpenWorkspaceOptions['note']): Promise<boolean> {
-  using lock = await layout.tryLockSaves();
-  return lock !== undefined && (await settle(dir, layout, note));
+async function settleUnlessRunning(place: UnsettledPlace, note: OpenWorkspaceOptions['note']): Promise<boolean> {
+  using lock = await place.layout.tryLockSaves();
+  return lock !== undefined && (await settle(place, note));
 }
 
-/** Loaded only when there is something to settle. */
-async function settle(dir: string, layout: Layout, note: OpenWorkspaceOptions['note']): Promise<boolean> {
+type UnsettledPlace = Pick<Workspace, 'dir' | 'layout' | 'table'>;
+
+/** What does it is loaded only when there is something to settle. */
+async function settle(place: UnsettledPlace, note: OpenWorkspaceOptions['note']): Promise<boolean> {
+  const fork = await findFork(place.table, place.dir);
+  const lines = [
+    hasStaging(place.dir) ? await settleRestore(place) : undefined,
+    fork?.switching === undefined ? undefined : await settleFork(place, fork),
+  ].filter((line) => line !== undefined);
+  for (const line of lines) note?.(line);
+  return lines.length > 0;
+}
+
+async function settleRestore({ dir, layout }: UnsettledPlace): Promise<string | undefined> {
   const { settleInterrupted } = await import('./restore/recover.ts');
-  const line = await settleInterrupted(dir, layout);
-  if (line !== undefined) note?.(line);
-  return line !== undefined;
+  return await settleInterrupted(dir, layout);
+}
+
+async function settleFork(place: UnsettledPlace, fork: NonNullable<Workspace['fork']>): Promise<string> {
+  const { settleSwitch } = await import('./switch-fork.ts');
+  return await settleSwitch(place, fork);
 }
 
 /** A checkpoint with its merged tree. */

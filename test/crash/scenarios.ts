@@ -2,6 +2,7 @@ import { strict as assert } from 'node:assert';
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
+import type { Digest } from '../../store/digest.ts';
 import { blobPath, headOf, readManifest } from '../fixtures/command-checks.ts';
 import { isRoot, missingFuse } from '../fixtures/machine.ts';
 import { compareFacts, withoutDirTimes } from '../fixtures/tree-facts.ts';
@@ -18,7 +19,12 @@ export const SCENARIOS: readonly Scenario[] = [
   { name: 'gc', prepare: collecting },
   { name: 'verify --repair', prepare: repairing },
   { name: 'init', prepare: initialising },
-  ...(isRoot() && missingFuse() === undefined ? [{ name: 'fork', prepare: forking }] : []),
+  ...(isRoot() && missingFuse() === undefined
+    ? [
+        { name: 'fork', prepare: forking },
+        { name: 'open in a fork', prepare: switching },
+      ]
+    : []),
 ];
 
 function saving(world: CrashWorld, args: readonly string[]): Attempt {
@@ -181,6 +187,45 @@ function initialising(world: CrashWorld): Attempt {
       if (!isThere) (await world.sandbox.bento(['init', '--dir', dir])).ok();
       (await world.sandbox.bento(['list', '--dir', dir])).ok();
       rmSync(dir, { recursive: true });
+    },
+  };
+}
+
+/** In a fork of our own engine, another checkpoint takes the place of the one below. */
+async function switching(world: CrashWorld): Promise<Attempt> {
+  const { sandbox, random } = world;
+  const digests = [...new Set((await world.tags()).values())];
+  const [before, wanted] = [random.pick(digests), random.pick(digests)];
+  const dir = sandbox.path('switched');
+  const factsOf = (digest: Digest): ReadonlyMap<string, string> =>
+    withoutDirTimes(world.known.get(digest) ?? new Map<string, string>());
+  const now = (): ReadonlyMap<string, string> => withoutDirTimes(world.facts(dir));
+  (await sandbox.bento(['fork', before, dir, '--engine', 'cow'])).ok();
+  const edited = [...factsOf(before)].find(([, fact]) => fact.startsWith('file'))?.[0];
+  if (edited !== undefined && random.chance(0.5)) writeFileSync(path.join(dir, edited), `changed ${random.below(1e6)}`);
+  const backup = world.facts(dir);
+  const unsaved = withoutDirTimes(backup);
+  const learnBackup = async (): Promise<void> => {
+    for (const digest of (await world.tags()).values()) if (!world.known.has(digest)) world.known.set(digest, backup);
+  };
+  return {
+    args: ['open', wanted, '--dir', dir],
+    mayMove: (tag) => tag.startsWith('pre-open-'),
+    check: async ({ killed }) => {
+      await learnBackup();
+      const isOld = compareFacts(unsaved, now()).length === 0;
+      if (!isOld || !killed) assertEqual(factsOf(wanted), now(), 'opened');
+    },
+    settle: async () => {
+      (await sandbox.bento([random.pick(['status', 'diff']), '--dir', dir])).ok();
+      const isNew = compareFacts(factsOf(wanted), now()).length === 0;
+      if (!isNew) assertEqual(unsaved, now(), 'neither old nor new');
+      assert.ok(headOf(dir) === wanted || (headOf(dir) === before && (!isNew || before === wanted)), 'the head');
+      (await sandbox.bento(['open', wanted, '--dir', dir])).ok();
+      await learnBackup();
+      assertEqual(factsOf(wanted), now(), 'opened again');
+      (await sandbox.bento(['close', '--discard', dir])).ok();
+      await world.forget(dir);
     },
   };
 }
