@@ -6,6 +6,8 @@ import { performance } from 'node:perf_hooks';
 import { forkCheckpoint, removeFork } from '../fs/mounts/fork.ts';
 import { MountTable } from '../fs/mounts/mount-table.ts';
 import { newWorkspaceFiles } from '../fs/workspace/new-workspace.ts';
+import { openTree, treeSource } from '../fs/tree/index-checkpoint.ts';
+import { IndexDatabase } from '../index/database.ts';
 import type { Digest } from '../store/digest.ts';
 import { Store } from '../store/store.ts';
 import { digestOfRef, workspaceId } from '../test/fixtures/command-checks.ts';
@@ -81,10 +83,14 @@ async function timeFork({ sandbox }: ForkSubject, engine: WritingEngine): Promis
   const checkpoint = await store.loadCheckpoint(manifest);
   const files = newWorkspaceFiles(checkpoint, { workspaceId: id, storeRoot: store.root, head: manifest });
   const request = { manifest, head: manifest, ref: 'cp-1', workspaceId: id, files, engine };
-  await forkCheckpoint(store, [target], request, {
-    openTree: () => Promise.reject(new Error('it is not to be copied')),
-  });
+  let index: IndexDatabase | undefined;
+  const openIndexed = async (): ReturnType<typeof openTree> => {
+    index = await IndexDatabase.open(store.cacheDir);
+    return await openTree(treeSource(store, index), checkpoint);
+  };
+  await forkCheckpoint(store, [target], request, { openTree: openIndexed });
   const elapsedMs = performance.now() - started;
+  index?.close();
   const made = await new MountTable(store).at(target);
   if (made?.mounted !== true || made.engine !== engine) throw new Error(`${target} is no fork of ${engine}`);
   await removeFork(store, made, false);

@@ -205,7 +205,7 @@ class PowerWorld {
   async #assertUsable(): Promise<void> {
     const opened = this.#sandbox.path('opened');
     (await this.#bento('save', '--dir', this.#dir)).ok();
-    (await this.#bento('open', 'head', opened, '--dir', this.#dir)).ok();
+    (await this.#bento('open', '--copy', 'head', opened, '--dir', this.#dir)).ok();
     assert.deepEqual(compareByWalk(this.#dir, opened, { ignore: OWN_FILES }).slice(0, 10), []);
     rmSync(opened, { recursive: true });
     writeFileSync(path.join(this.#dir, 'after'), lineOf('after', 1));

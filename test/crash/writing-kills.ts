@@ -17,6 +17,9 @@ export interface KillOptions {
 /** Mostly a new server is killed while it starts or soon after; sometimes it lives for a while. */
 const SOON_MS = 400;
 const LATER_MS = 3_000;
+/** After so many deaths in a row the daemon makes pauses, which grow until a server has lived for this long. */
+const KILLS_IN_ROW = 5;
+const HEALTHY_MS = 5_500;
 const SOAK_SIZE = { untarFiles: 10_000, rounds: 1_500, sqliteRows: 900 };
 const SOAK_KILLS = 60;
 
@@ -35,11 +38,16 @@ export async function killWhileWriting(
   const isOver = (): boolean => ended.signal.aborted;
   const written = world.write().finally(() => ended.abort());
   written.catch(() => undefined); // it is awaited below
+  const rest = async (ms: number): Promise<void> => {
+    await sleep(ms, undefined, { signal: ended.signal }).catch(() => undefined); // all is written: no need to wait
+  };
   let killCount = 0;
   while (!isOver() && killCount < killCountMax) {
-    await sleep(random.below(random.chance(0.8) ? SOON_MS : LATER_MS));
+    await rest(random.below(random.chance(0.8) ? SOON_MS : LATER_MS));
     if (random.chance(0.2)) world.dropCaches();
-    if (!isOver() && (await world.killServer())) killCount += 1;
+    if (isOver() || !(await world.killServer())) continue;
+    killCount += 1;
+    if (killCount % KILLS_IN_ROW === 0) await rest(HEALTHY_MS);
   }
   const commandCount = await written;
   await world.assertAsOnDisk();

@@ -99,7 +99,7 @@ export class WritingWorld {
     this.#assertSame(this.#control, { ignore, ignoreAttributes: ['mtimeNs'] });
     const opened = this.sandbox.path('opened');
     (await this.sandbox.bento(['save', '--dir', this.dir])).ok();
-    (await this.sandbox.bento(['open', 'head', opened, '--dir', this.dir])).ok();
+    (await this.sandbox.bento(['open', '--copy', 'head', opened, '--dir', this.dir])).ok();
     this.#assertSame(opened, { ignore: OWN_FILES });
     await this.#run({ name: 'rm', folder: '.', program: 'rm', args: ['-r', opened] }, this.sandbox.root);
   }

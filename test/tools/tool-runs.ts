@@ -69,7 +69,7 @@ async function compareRuns(t: ExecutionContext, engine: WritingEngine, run: Tool
 async function assertSaves(t: ExecutionContext, sandbox: Sandbox, dir: string): Promise<void> {
   const opened = sandbox.path('opened');
   (await sandbox.bento(['save', '--dir', dir])).ok();
-  (await sandbox.bento(['open', 'head', opened, '--dir', dir])).ok();
+  (await sandbox.bento(['open', '--copy', 'head', opened, '--dir', dir])).ok();
   t.deepEqual(compareByWalk(dir, opened, { ignore: OWN_FILES }), [], 'opened elsewhere after a save');
   const left = (await sandbox.bento(['diff', '--dir', dir, '--name-only'])).ok().stdout;
   t.is(left, '', 'nothing is unsaved after a save');
