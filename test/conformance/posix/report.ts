@@ -29,7 +29,7 @@ async function reportEngine(engine: Engine): Promise<void> {
     const all = [];
     for (const group of groups) {
       const seen = await world.inFork(engine, origin, group);
-      all.push({ group, found: differences(group, world.control(group), seen) });
+      all.push({ group, found: differences(world.control(group), seen) });
     }
     print(`${engine.name}, ${origin}`, all);
   }
@@ -38,7 +38,7 @@ async function reportEngine(engine: Engine): Promise<void> {
 try {
   print(
     'ext4',
-    groups.map((group) => ({ group, found: differences(group, expectations(group), world.control(group)) })),
+    groups.map((group) => ({ group, found: differences(expectations(group), world.control(group)) })),
   );
   for (const engine of engines) await reportEngine(engine);
 } finally {

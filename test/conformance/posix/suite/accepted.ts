@@ -8,65 +8,10 @@ interface Accepted {
   checks: readonly string[];
 }
 
-/** Every difference from ext4 that is known and left as it is. One that no longer occurs fails the suite. */
+/**
+ * Every difference from ext4 that is known and left as it is, or not yet mended. One that no longer occurs fails the suite.
+ */
 export const ACCEPTED: readonly Accepted[] = [
-  {
-    engine: 'overlay',
-    origins: ['checkpoint'],
-    reason:
-      'a directory of the checkpoint cannot be renamed (EXDEV; `redirect_dir` is off, since images have no redirects): `mv` copies',
-    checks: [
-      'rename: an empty directory',
-      'rename: a directory with what it holds',
-      'rename: a directory into another one',
-      'rename: a directory out of another one',
-      'rename: a directory keeps identity and mode',
-      'rename: a directory with a new file in it',
-      'rename: a directory with a removed file in it',
-      'rename: a moved directory can be changed',
-      'rename: a moved directory can be emptied and removed',
-      'rename: a directory there and back',
-      'rename: a directory twice on',
-      'rename: a directory made in place of a moved one is empty',
-      'rename: a file made in place of a moved directory',
-      'rename: a directory within a moved directory moves on',
-      'rename: a moved directory gives its parent its link',
-      'rename: over an empty directory',
-      'rename: over a directory with something in it gives ENOTEMPTY',
-      'rename: a directory to a name with a slash behind it',
-      'rename: a directory to another parent moves the times of both',
-      'rename: an own directory to another parent',
-      'rename flags: NOREPLACE of a directory to a free name',
-      'rename flags: EXCHANGE of two directories',
-      'rename flags: EXCHANGE of an old and a new directory',
-      'rename flags: EXCHANGE of a directory with an empty one',
-      'rename flags: EXCHANGE of a file and a directory',
-      'rename flags: EXCHANGE of a directory and a new file',
-      'rename flags: EXCHANGE of a fifo and a directory',
-      'rename flags: EXCHANGE of a file and a directory across directories',
-      'rename flags: EXCHANGE there and back',
-      'rename flags: EXCHANGE: an exchanged directory can be emptied, removed and made again',
-      'rename flags: EXCHANGE: an exchanged old directory takes new files',
-      'readdir: a listing of a directory that is moved goes on',
-      'attributes: numbers stay: a directory is renamed',
-      'attributes: numbers stay: what is in a directory that is renamed',
-      'copy on write: a tree moved away, one made in its place, that one moved onto another',
-      'copy on write: a tree moved into one made in its place',
-      'copy on write: a tree moved to the name of a removed file',
-      'copy on write: a tree moved back over a new empty one',
-      'copy on write: two trees change places by three renames',
-      'copy on write: a tree exchanged with a new one, and both changed',
-      'copy on write: a file deep in a moved tree is changed',
-      'copy on write: a changed file moves with its tree',
-      'copy on write: what was removed from a tree stays removed when it moves',
-      'copy on write: what was made in a tree that moved is not at the old place',
-      'copy on write: a moved tree is emptied file by file and removed',
-      'copy on write: a hard link across a moved directory',
-      'copy on write: a symlink in a moved tree leads where it did',
-      'copy on write: attributes of a directory stay when it is changed and moved',
-      'copy on write: failing calls leave no trace',
-    ],
-  },
   {
     engine: 'overlay',
     origins: ['checkpoint'],
@@ -78,11 +23,8 @@ export const ACCEPTED: readonly Accepted[] = [
       'rename: one of two names: they stay one file',
       'rename: over one of two names: the other stays',
       'rename: onto another name of the same file does nothing',
-      'rename: onto a new name of the same file does nothing',
       'rename: over another name moves the ctime of the file that lost it',
       'rename flags: EXCHANGE of two names of one file does nothing',
-      'link: a file gets a second name',
-      'link: a second name in another directory',
       'link: a third name for a file with two',
       'link: what is written through one name is read through the other',
       'link: through the second name, too',
@@ -96,12 +38,6 @@ export const ACCEPTED: readonly Accepted[] = [
       'link: one name goes, the file stays',
       'link: written, then one goes',
       'link: one is moved, and the file is written',
-      'link: of a symlink is one of the symlink',
-      'link: of a symlink with AT_SYMLINK_FOLLOW is one of the file',
-      'link: of a fifo',
-      'link: of an open file by AT_EMPTY_PATH',
-      'link: of an O_PATH file by AT_EMPTY_PATH',
-      'link: of an open file through /proc',
       'link: a removed name moves the ctime of the file',
       'truncate: through one of two names',
       'append: through two names of a file',
@@ -109,7 +45,6 @@ export const ACCEPTED: readonly Accepted[] = [
       'locks: fcntl() counts for both names of a file',
       'mmap: a mapping through one name is seen through the other',
       'open unlinked: has one link when it had two',
-      'attributes: numbers stay: link, the new name',
       'copy on write: a hard link breaks only when a name is replaced',
     ],
   },
@@ -117,7 +52,7 @@ export const ACCEPTED: readonly Accepted[] = [
     engine: 'overlay',
     origins: ['checkpoint'],
     reason:
-      'the first change below a directory of the checkpoint makes the directory anew above, and so does opening a file for writing: ctime is that of the copy',
+      'the first change in a directory of the checkpoint makes that anew above, and opening a file for writing does so with the file: ctime is that of the copy',
     checks: [
       'create: it moves the times of the directory',
       'create: opening what is there with O_CREAT moves no time',
@@ -140,6 +75,8 @@ export const ACCEPTED: readonly Accepted[] = [
       'directories: a new directory has two links, and its parent one more',
       'directories: a removed directory takes a link from its parent',
       'directories: a file in it gives a directory no link',
+      'rename: a moved directory gives its parent its link',
+      'rename flags: EXCHANGE of a file and a directory across directories',
       'open unlinked: a removed directory that is open lists nothing',
     ],
   },
@@ -148,13 +85,6 @@ export const ACCEPTED: readonly Accepted[] = [
     origins: ['checkpoint', 'fresh'],
     reason: 'overlayfs keeps the device 0:0 for itself, as whiteout',
     checks: ['special files: a device 0:0'],
-  },
-  {
-    engine: 'overlay',
-    origins: ['checkpoint', 'fresh'],
-    reason:
-      'files and directories have other device numbers (`xino` finds no free bits in the 64-bit inode numbers of the checkpoint)',
-    checks: ['attributes: everything lies on one device', 'attributes: a new file lies on the device of its directory'],
   },
   {
     engine: 'overlay',
@@ -171,6 +101,13 @@ export const ACCEPTED: readonly Accepted[] = [
       'xattrs: of an open file without a name',
       'open unlinked: is opened again through /proc',
     ],
+  },
+  {
+    engine: 'overlay',
+    origins: ['checkpoint'],
+    reason:
+      'chmod of a removed directory that is open copies it up over one that has its name now, which rm -rf then cannot remove: a bug of overlayfs',
+    checks: ['open unlinked: rm -rf removes what is left'],
   },
   {
     engine: 'overlay',
@@ -195,7 +132,8 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     engine: 'overlay',
     origins: ['checkpoint'],
-    reason: 'copy_file_range() from the checkpoint to the fork is one between two file systems: EXDEV, callers copy',
+    reason:
+      'copy_file_range() from the checkpoint to the fork is one between two file systems: EXDEV, and callers copy',
     checks: [
       'times: copy_file_range() moves those of the target',
       'allocate: copy_file_range() of a whole file',
@@ -205,6 +143,104 @@ export const ACCEPTED: readonly Accepted[] = [
       'allocate: copy_file_range() of a large file to a new one',
       'allocate: copy_file_range() into a large file',
       'allocate: copy_file_range() from one name of a file to the other, overlapping, gives EINVAL',
+    ],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'the device 0:0 marks what is removed, as in overlays',
+    checks: ['special files: a device 0:0'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'the FUSE of the kernel refuses these modes of fallocate()',
+    checks: ['allocate: COLLAPSE_RANGE takes blocks out', 'allocate: INSERT_RANGE puts zeros in'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint'],
+    reason: 'mounted with noatime',
+    checks: ['times: reading moves atime where it is not newer than mtime'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'attributes of overlayfs are how the upper directory says what is removed, opaque or moved',
+    checks: [
+      "xattrs: overlayfs's own names are names like others",
+      "xattrs: overlayfs's own names on a directory hide nothing",
+    ],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint'],
+    reason: 'making the file makes the directory above, whose ctime is that of the copy',
+    checks: ['tmpfile: moves no time of the directory'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint'],
+    reason:
+      "not yet: the checkpoint's files show no holes (the daemon does not answer LSEEK), and copying up fills them",
+    checks: [
+      'allocate: SEEK_DATA and SEEK_HOLE of a sparse file',
+      'allocate: SEEK_DATA behind the last data gives ENXIO',
+      'allocate: a sparse file stays sparse when it is written',
+      'allocate: st_blocks: a sparse file has few',
+    ],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: copy_file_range() gives EROFS, which callers do not take for a reason to copy',
+    checks: [
+      'times: copy_file_range() moves those of the target',
+      'allocate: copy_file_range() of a whole file',
+      'allocate: copy_file_range() of a part to another place',
+      'allocate: copy_file_range() behind the end: zeros between',
+      'allocate: copy_file_range() of more than there is',
+      'allocate: copy_file_range() of a large file to a new one',
+      'allocate: copy_file_range() into a large file',
+      'allocate: copy_file_range() within a large file',
+      'allocate: copy_file_range() from a name to a new name of it',
+      'allocate: copy_file_range() sees what was just written',
+    ],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: sgid without execution, and what fallocate() takes',
+    checks: [
+      'owners and modes: fallocate() by the owner takes suid',
+      'owners and modes: a write by a stranger to the group takes sgid without execution, too',
+    ],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: names of trusted attributes are listed to ordinary users',
+    checks: ['xattrs: trusted, hidden from others'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: another errno for a size no file can have',
+    checks: ['truncate: to more than a file can have gives EFBIG'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: fchmod() of a directory that was removed gives ENOENT',
+    checks: ['open unlinked: a directory that is made anew is another'],
+  },
+  {
+    engine: 'cow',
+    origins: ['checkpoint', 'fresh'],
+    reason: 'not yet: below a path of 4,096 bytes everything gives EIO, and cannot be removed',
+    checks: [
+      'names and limits: directories deeper than a path is long',
+      'names and limits: rm -rf removes what is left',
     ],
   },
 ];

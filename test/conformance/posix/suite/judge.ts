@@ -1,6 +1,6 @@
 import { ACCEPTED } from './accepted.ts';
 import type { Group } from './check.ts';
-import type { Difference } from './run-checks.ts';
+import { REMOVAL, type Difference } from './run-checks.ts';
 
 /** Where the object of a check comes from: the read-only checkpoint below, or made in the fork. */
 export type Origin = 'checkpoint' | 'fresh';
@@ -25,6 +25,9 @@ export function judge(
 
 /** Names in the table that belong to no check. */
 export function acceptedButUnknown(groups: readonly Group[]): string[] {
-  const known = new Set(groups.flatMap(({ name, checks }) => checks.map(({ claim }) => `${name}: ${claim}`)));
+  const claims = groups.map(({ name, checks }) =>
+    [...checks.map(({ claim }) => claim), REMOVAL].map((claim) => `${name}: ${claim}`),
+  );
+  const known = new Set(claims.flat());
   return ACCEPTED.flatMap(({ checks }) => checks).filter((name) => !known.has(name));
 }

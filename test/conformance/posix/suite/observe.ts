@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  constants,
   lstatSync,
   openSync,
   readdirSync,
@@ -77,9 +78,16 @@ export function atimeNs(path: Path): string {
   return fact(path, (stats) => stats.atimeNs.toString());
 }
 
-/** What the file holds. */
+/** What the file holds; an empty text for a fifo that nobody writes to. */
 export function text(path: Path): string {
-  return attempt(() => brief(readFileSync(toBytes(path))));
+  return attempt(() => {
+    const fd = openSync(toBytes(path), constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      return brief(readFileSync(fd));
+    } finally {
+      closeSync(fd);
+    }
+  });
 }
 
 export function brief(bytes: Buffer): string {

@@ -1,3 +1,5 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -20,9 +22,23 @@ export function makeFixtures(root: string, group: Group): void {
   for (const [dir, check] of wanted) makeFixture(dir, check);
 }
 
-/** Runs the checks of a group in the fixtures that are there. */
+/** The last observation of every group, on whatever its checks left. */
+export const REMOVAL = 'rm -rf removes what is left';
+const REMOVED = { status: 0, stderr: '', left: false };
+
+/**
+ * Runs the checks of a group in the fixtures that are there, and removes these right afterwards: what lives shorter than a
+ * write-back costs the disk nothing.
+ */
 export function runGroup(root: string, group: Group): Observations {
-  return new Map(group.checks.map((check) => [check.claim, runCheck(directoryOf(root, group, check), check)]));
+  const seen = group.checks.map((check) => [check.claim, runCheck(directoryOf(root, group, check), check)] as const);
+  return new Map<string, Observation>([...seen, [REMOVAL, removeAll(path.join(root, group.name))]]);
+}
+
+/** By rm, which can remove what is deeper than a path is long. */
+function removeAll(dir: string): Observation {
+  const { status, stderr } = spawnSync('rm', ['-rf', dir], { encoding: 'latin1' });
+  return { status, stderr: stderr.split('\n', 1)[0] ?? '', left: existsSync(dir) };
 }
 
 function runCheck(dir: string, check: Check): Observation {
@@ -48,15 +64,16 @@ export interface Difference {
 }
 
 /** Checks that saw something else. */
-export function differences(group: Group, expected: Observations, found: Observations): Difference[] {
-  return group.checks
-    .map(({ claim }) => ({ claim, expected: expected.get(claim) ?? null, found: found.get(claim) ?? null }))
+export function differences(expected: Observations, found: Observations): Difference[] {
+  return [...expected]
+    .map(([claim, wanted]) => ({ claim, expected: wanted, found: found.get(claim) ?? null }))
     .filter((both) => !isDeepStrictEqual(both.expected, both.found));
 }
 
 /** What the checks themselves say is to be seen. */
 export function expectations(group: Group): Observations {
-  return new Map(group.checks.map(({ claim, expected }) => [claim, expected]));
+  const written = group.checks.map(({ claim, expected }) => [claim, expected] as const);
+  return new Map<string, Observation>([...written, [REMOVAL, REMOVED]]);
 }
 
 export function describe({ claim, expected, found }: Difference): string {
