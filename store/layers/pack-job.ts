@@ -5,7 +5,7 @@ import type { ByteString } from '../byte-string.ts';
 import { digestOf, type Digest } from '../digest.ts';
 import type { Entry } from '../entry.ts';
 import { openRegular } from '../regular-file.ts';
-import { gzipMemberSync, memberBytesMax } from './gzip-member.ts';
+import { gzipChunkSync, gzipMemberSync, memberBytesMax } from './gzip-member.ts';
 import { GrowingBuffer, readSteadily, type ChangedFile, type FileTimes } from './steady-read.ts';
 import { paddingOf } from './tar-fields.ts';
 import { encodeTarHeader } from './tar-header.ts';
@@ -289,7 +289,7 @@ export function packChunk({ source, room }: ChunkJob): ChunkReply {
 
 function deflateIn(room: ChunkRoom, rawBytes: number): ChunkReply {
   const raw = Buffer.from(room.raw, 0, rawBytes);
-  const member = gzipMemberSync(raw);
+  const member = gzipChunkSync(raw);
   member.copy(Buffer.from(room.member));
   return { rawBytes, memberBytes: member.length, digest: digestOf(raw) };
 }
