@@ -126,7 +126,7 @@ function mustRepack({ layers }: Checkpoint, { flat }: SaveOptions): boolean {
     stacks.set(layer.title, [...(stacks.get(layer.title) ?? []), layer]);
     previous = layer.title;
   }
-  const heightMax = flat === true ? 2 : STACK_HEIGHT_MAX;
+  const heightMax = flat === true ? 1 : STACK_HEIGHT_MAX;
   return [...stacks.values()].some((stack) => stack.length >= heightMax || isHeavy(stack));
 }
 

@@ -130,7 +130,13 @@ async function openingNew(world: CrashWorld): Promise<Attempt> {
 async function collecting(world: CrashWorld): Promise<Attempt> {
   const { sandbox } = world;
   world.change();
-  await world.save(['--flat']); // so that the layers of all earlier ones go
+  await world.save(['--flat']);
+  await world.assertCollects(1);
+  // From here on the same goes each time: base and delta of one title.
+  for (const args of [[], ['--flat']]) {
+    writeFileSync(path.join(sandbox.workspace, 'a.txt'), `to be collected ${world.random.below(1e6)}`);
+    await world.save(args);
+  }
   for (const place of [path.join('blobs', 'sha256'), path.join(world.layout.id, 'ingest')]) {
     writeFileSync(path.join(sandbox.storePath, place, `.tmp-1-${world.random.below(1e6)}`), 'cut off');
   }
