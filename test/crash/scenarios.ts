@@ -3,6 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync }
 import path from 'node:path';
 
 import { blobPath, headOf, readManifest } from '../fixtures/command-checks.ts';
+import { Store } from '../../store/store.ts';
 import { isRoot, missingFuse } from '../fixtures/machine.ts';
 import { compareFacts, withoutDirTimes } from '../fixtures/tree-facts.ts';
 import type { Attempt, Outcome, Scenario } from './crash-engine.ts';
@@ -12,18 +13,24 @@ import { assertEqual, assertNoneTorn, keptTags, STAGING, type CrashWorld } from 
 export const SCENARIOS: readonly Scenario[] = [
   { name: 'save', prepare: (world) => saving(world, []) },
   { name: 'save --flat', sameSteps: true, prepare: (world) => saving(world, ['--flat']) },
+  { name: 'save of a changed large file', prepare: savingLarge },
   { name: 'tag', prepare: tagging },
   { name: 'open in place', prepare: openingInPlace },
   { name: 'open into a new directory', prepare: openingNew },
   { name: 'gc', prepare: collecting },
+  { name: 'gc --whole', prepare: makingWhole },
   { name: 'verify --repair', prepare: repairing },
   { name: 'init', prepare: initialising },
   ...(isRoot() && missingFuse() === undefined ? [{ name: 'fork', prepare: forking }] : []),
 ];
 
 function saving(world: CrashWorld, args: readonly string[]): Attempt {
-  const { workspace } = world.sandbox;
   world.change();
+  return savingNow(world, args);
+}
+
+function savingNow(world: CrashWorld, args: readonly string[]): Attempt {
+  const { workspace } = world.sandbox;
   const facts = world.facts();
   const headBefore = world.head;
   return {
@@ -43,6 +50,15 @@ function saving(world: CrashWorld, args: readonly string[]): Attempt {
       assertEqual(facts, world.facts(workspace), 'a save changes nothing in the workspace');
     },
   };
+}
+
+/** Bytes of a large file: the layer becomes a recipe. */
+async function savingLarge(world: CrashWorld): Promise<Attempt> {
+  await world.save(); // whatever a killed run left
+  world.changeLarge();
+  await world.save();
+  world.changeLarge();
+  return savingNow(world, []);
 }
 
 function reportedDigest({ stdout }: Outcome): string {
@@ -154,11 +170,32 @@ async function collecting(world: CrashWorld): Promise<Attempt> {
   };
 }
 
+/** Checkpoints that are made of recipes: each gets a file of its own. */
+async function makingWhole(world: CrashWorld): Promise<Attempt> {
+  await savingLarge(world);
+  await world.save();
+  const { blobs } = new Store(world.sandbox.storePath);
+  assert.ok((await blobs.listThin()).length > 0, 'there is something to make whole');
+  return {
+    args: ['gc', '--whole'],
+    mayMove: () => false,
+    check: async ({ killed }) => {
+      if (!killed) assert.deepEqual(await blobs.listThin(), []);
+    },
+    settle: async () => {
+      (await world.sandbox.bento(['gc', '--whole'])).ok();
+      assert.deepEqual(await blobs.listThin(), []);
+    },
+  };
+}
+
 /** A layer in which a byte has changed, of which there is a copy under another name. */
 function repairing(world: CrashWorld): Attempt {
   const { sandbox } = world;
   const { layers } = readManifest(sandbox, world.head);
-  const layer = blobPath(sandbox, world.random.pick(layers).digest);
+  const layer = world.random.pick(
+    layers.map(({ digest }) => blobPath(sandbox, digest)).filter((file) => existsSync(file)),
+  );
   const bytes = readFileSync(layer);
   writeFileSync(path.join(path.dirname(layer), 'f'.repeat(64)), bytes);
   chmodSync(layer, 0o644);
