@@ -19,6 +19,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   reading: async () => (await import('./reading.ts')).reading,
   'save-engine': async () => (await import('./save-engine.ts')).saveEngine,
   writing: async () => (await import('./writing.ts')).writing,
+  'large-change': async () => (await import('./large-change.ts')).largeChange,
   'mount-and-fork': async () => (await import('./mount-and-fork.ts')).mountAndFork,
 };
 

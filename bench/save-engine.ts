@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { makeManyFiles, type ManyFiles } from '../test/fixtures/many-files.ts';
@@ -91,9 +91,10 @@ class Workspace {
     run('sh', ['-c', command], { cwd, env: { PATH: process.env['PATH'] ?? '' } });
   }
 
-  /** Blobs alone: the rest of a store is a cache, or as small as a tag. */
+  /** Blobs alone, whole and thin: the rest of a store is a cache, or as small as a tag. */
   storeBytes(): number {
-    return Number(run('du', ['-sb', path.join(this.sandbox.storePath, 'blobs')]).split('\t')[0]);
+    const dirs = ['blobs', 'thin'].map((name) => path.join(this.sandbox.storePath, name)).filter(existsSync);
+    return dirs.reduce((sum, dir) => sum + Number(run('du', ['-sb', dir]).split('\t')[0]), 0);
   }
 
   /** As before the first save. */

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { chmod, mkdir, open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, rm, stat } from 'node:fs/promises';
 
+import { missingBlob, openBlobFile, openThin, type BlobFile } from './blob-file.ts';
+import { BlobIngest } from './blob-ingest.ts';
+import { thinDir, thinPath, wholeDir, wholePath } from './blob-paths.ts';
 import { digestOf, hexOf, shortDigest, type Digest } from './digest.ts';
-import { syncDir, temporaryBeside } from './durable.ts';
-import { BentoError, describeSystemError, errnoOf } from './errors.ts';
-import { faultPoint } from './fault-point.ts';
+import { BentoError, errnoOf } from './errors.ts';
+import { readBlob, streamBlob } from './read-blob.ts';
 
 /** What a blob is asked for by: its digest, and its length where a descriptor tells it. */
 export interface BlobRef {
@@ -19,35 +19,92 @@ export interface OpenBlob {
   readonly sizeBytes: number;
   /** Exactly `length` bytes, or a BentoError FORMAT_INVALID when the blob ends before. */
   readAt(offset: number, length: number): Promise<Buffer>;
-  close(): Promise<void>;
+  close(): void;
 }
+
+const BLOB_NAME = /^[0-9a-f]{64}$/;
 
 /**
  * The blob pool that all workspaces of a store share: `blobs/sha256/<hex>`, mode 0444, written to a temporary file and
- * renamed. A blob that is there is whole; a blob that is read as a whole is checked against its digest.
+ * renamed; and `thin/sha256/<hex>`, recipes that make blobs from their own bytes and those of others. A blob that is there
+ * is whole; a blob that is read as a whole is checked against its digest.
  */
 export class BlobPool {
+  readonly storeRoot: string;
   readonly dir: string;
+  readonly thinDir: string;
 
   constructor(storeRoot: string) {
-    this.dir = join(storeRoot, 'blobs', 'sha256');
+    this.storeRoot = storeRoot;
+    this.dir = wholeDir(storeRoot);
+    this.thinDir = thinDir(storeRoot);
   }
 
+  /** Where a whole blob lies, if it is one. */
   path(digest: Digest): string {
-    return join(this.dir, hexOf(digest));
+    return wholePath(this.storeRoot, digest);
   }
 
   async has(digest: Digest): Promise<boolean> {
-    return (await this.sizeOf(digest)) !== undefined;
+    return (await this.storedSizeOf(digest)) !== undefined;
   }
 
+  /** @throws BentoError FORMAT_INVALID when it is thin and its recipe damaged */
   async sizeOf(digest: Digest): Promise<number | undefined> {
-    try {
-      return (await stat(this.path(digest))).size;
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return undefined;
-      throw error;
-    }
+    return (await this.wholeSizeOf(digest)) ?? this.thinSizeOf(digest) ?? (await this.wholeSizeOf(digest));
+  }
+
+  /** Of a blob that is a file of its own. */
+  async wholeSizeOf(digest: Digest): Promise<number | undefined> {
+    return await fileSize(wholePath(this.storeRoot, digest));
+  }
+
+  /** Of the blob that a recipe makes. @throws BentoError FORMAT_INVALID when the recipe is damaged */
+  thinSizeOf(digest: Digest): number | undefined {
+    const file = openThin(this.storeRoot, digest);
+    file?.close();
+    return file?.sizeBytes;
+  }
+
+  /** What it takes on disk: less than its size when it is thin. */
+  async storedSizeOf(digest: Digest): Promise<number | undefined> {
+    return (await this.wholeSizeOf(digest)) ?? (await fileSize(thinPath(this.storeRoot, digest)));
+  }
+
+  /** Whether there is only a recipe of it. */
+  async isThin(digest: Digest): Promise<boolean> {
+    if ((await this.wholeSizeOf(digest)) !== undefined) return false;
+    return (await fileSize(thinPath(this.storeRoot, digest))) !== undefined;
+  }
+
+  /**
+   * The blobs that a blob cannot be read without: none for a whole one, and for one that is not there.
+   *
+   * @throws BentoError FORMAT_INVALID when it is thin and its recipe damaged
+   */
+  async basesOf(digest: Digest): Promise<readonly Digest[]> {
+    if ((await this.wholeSizeOf(digest)) !== undefined) return [];
+    const file = openThin(this.storeRoot, digest);
+    file?.close();
+    return file?.bases ?? [];
+  }
+
+  /** All blobs there are, whole and thin, sorted. Files of other names are nobody's blobs. */
+  async list(): Promise<Digest[]> {
+    const names = [...(await namesIn(this.dir)), ...(await namesIn(this.thinDir))];
+    return [...new Set(names.filter((name) => BLOB_NAME.test(name)))].sort().map((name): Digest => `sha256:${name}`);
+  }
+
+  /** The blobs of which there is a recipe, sorted. */
+  async listThin(): Promise<Digest[]> {
+    const names = (await namesIn(this.thinDir)).filter((name) => BLOB_NAME.test(name));
+    return names.sort().map((name): Digest => `sha256:${name}`);
+  }
+
+  /** Not durable before its folders are synced. */
+  async remove(digest: Digest): Promise<void> {
+    await rm(wholePath(this.storeRoot, digest), { force: true });
+    await rm(thinPath(this.storeRoot, digest), { force: true });
   }
 
   /**
@@ -57,46 +114,51 @@ export class BlobPool {
    * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH or FORMAT_INVALID
    */
   async read(ref: BlobRef, sizeMax: number): Promise<Buffer> {
-    const sizeBytes = await this.sizeOf(ref.digest);
-    if (sizeBytes === undefined) throw missing(ref.digest);
-    if (sizeBytes > sizeMax) {
-      throw new BentoError('FORMAT_INVALID', `blob ${shortDigest(ref.digest)} is ${sizeBytes} bytes, limit ${sizeMax}`);
+    const file = openBlobFile(this.storeRoot, ref.digest);
+    try {
+      const { sizeBytes } = file;
+      if (sizeBytes > sizeMax) {
+        const what = `blob ${shortDigest(ref.digest)} is ${sizeBytes} bytes, limit ${sizeMax}`;
+        throw new BentoError('FORMAT_INVALID', what);
+      }
+      const bytes = Buffer.allocUnsafe(sizeBytes);
+      const readBytes = await readBlob(file, 0, bytes);
+      if (digestOf(bytes.subarray(0, readBytes)) !== ref.digest) throw damaged(ref.digest, this.path(ref.digest));
+      return bytes;
+    } finally {
+      file.close();
     }
-    const bytes = await readFile(this.path(ref.digest));
-    if (digestOf(bytes) !== ref.digest) throw damaged(ref.digest, this.path(ref.digest));
-    return bytes;
   }
 
   /** Streams a whole blob; the last step of the iteration throws DIGEST_MISMATCH if the bytes were not the blob's. */
   async *stream(ref: BlobRef): AsyncGenerator<Buffer> {
-    if (!(await this.has(ref.digest))) throw missing(ref.digest);
-    const hash = createHash('sha256');
-    for await (const piece of createReadStream(this.path(ref.digest), { highWaterMark: 1 << 20 })) {
-      hash.update(piece as Buffer);
-      yield piece as Buffer;
+    const file = openBlobFile(this.storeRoot, ref.digest);
+    try {
+      const hash = createHash('sha256');
+      for await (const piece of streamBlob(file)) {
+        hash.update(piece);
+        yield piece;
+      }
+      if (hash.digest('hex') !== hexOf(ref.digest)) throw damaged(ref.digest, this.path(ref.digest));
+    } finally {
+      file.close();
     }
-    if (hash.digest('hex') !== hexOf(ref.digest)) throw damaged(ref.digest, this.path(ref.digest));
   }
 
   async open(digest: Digest): Promise<OpenBlob> {
-    let handle: FileHandle;
-    try {
-      handle = await open(this.path(digest), 'r');
-    } catch (error) {
-      throw errnoOf(error) === 'ENOENT' ? missing(digest) : error;
-    }
-    const { size: sizeBytes } = await handle.stat();
+    if (!(await this.has(digest))) throw missingBlob(digest);
+    const file = openBlobFile(this.storeRoot, digest);
     return {
-      sizeBytes,
-      readAt: async (offset, length) => await readExactly(handle, offset, length, digest),
-      close: async () => await handle.close(),
+      sizeBytes: file.sizeBytes,
+      readAt: async (offset, length) => await readExactly(file, offset, length),
+      close: () => file.close(),
     };
   }
 
   /** Stores a small blob. Storing what is there already costs a stat. */
   async put(bytes: Uint8Array): Promise<{ digest: Digest; size: number }> {
     const digest = digestOf(bytes);
-    if ((await this.sizeOf(digest)) !== bytes.length) {
+    if ((await this.wholeSizeOf(digest)) !== bytes.length) {
       const ingest = await BlobIngest.create(this, this.dir);
       try {
         await ingest.write(bytes);
@@ -107,95 +169,44 @@ export class BlobPool {
     }
     return { digest, size: bytes.length };
   }
-}
 
-/** A blob being written. Not visible before `commit`; `close` without it leaves nothing behind. */
-export class BlobIngest {
-  readonly #pool: BlobPool;
-  readonly #path: string;
-  #handle: FileHandle | undefined;
-  #sizeBytes = 0;
-
-  private constructor(pool: BlobPool, path: string, handle: FileHandle) {
-    this.#pool = pool;
-    this.#path = path;
-    this.#handle = handle;
-  }
-
-  /** @param dir - where the temporary file lives: on the file system of the pool */
-  static async create(pool: BlobPool, dir: string): Promise<BlobIngest> {
-    await mkdir(pool.dir, { recursive: true });
-    await mkdir(dir, { recursive: true });
-    const path = temporaryBeside(join(dir, 'blob'));
-    return new BlobIngest(pool, path, await open(path, 'wx', 0o600));
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    if (this.#handle === undefined) throw new TypeError('this blob is already committed or closed');
-    try {
-      for (let done = 0; done < bytes.length;) {
-        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#sizeBytes);
-        this.#sizeBytes += bytesWritten;
-        done += bytesWritten;
-      }
-    } catch (error) {
-      throw describeSystemError(error, `writing a blob to ${this.#pool.dir}`);
-    }
-  }
-
-  /** Forgets everything behind the first `sizeBytes` bytes. */
-  async rewind(sizeBytes: number): Promise<void> {
-    if (this.#handle === undefined) throw new TypeError('this blob is already committed or closed');
-    await this.#handle.truncate(sizeBytes);
-    this.#sizeBytes = sizeBytes;
-  }
-
-  /** Makes the bytes durable under their digest, which the caller has computed over exactly what it wrote. */
-  async commit(digest: Digest): Promise<void> {
-    const handle = this.#handle;
-    if (handle === undefined) throw new TypeError('this blob is already committed or closed');
-    if ((await this.#pool.sizeOf(digest)) === this.#sizeBytes) return; // stored before: the temporary file goes in close()
-    try {
-      await handle.sync();
-    } catch (error) {
-      throw describeSystemError(error, `writing a blob to ${this.#pool.dir}`);
-    }
-    await handle.close();
-    this.#handle = undefined;
-    await chmod(this.#path, 0o444);
-    faultPoint('blob.written');
-    await rename(this.#path, this.#pool.path(digest));
-    faultPoint('blob.renamed');
-    await syncDir(this.#pool.dir);
-  }
-
-  async close(): Promise<void> {
-    await this.#handle?.close();
-    this.#handle = undefined;
-    await rm(this.#path, { force: true });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+  /**
+   * Gives a thin blob a file of its own, as every other program expects. Verified on the way; the recipe goes last.
+   *
+   * @returns whether it was thin
+   * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH or FORMAT_INVALID, with the blob left as it is
+   */
+  async makeWhole(digest: Digest): Promise<boolean> {
+    if (!(await this.isThin(digest))) return false;
+    await using ingest = await BlobIngest.create(this, this.dir);
+    for await (const piece of this.stream({ digest })) await ingest.write(piece);
+    await ingest.commit(digest);
+    return true;
   }
 }
 
-async function readExactly(handle: FileHandle, offset: number, length: number, digest: Digest): Promise<Buffer> {
+async function fileSize(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+async function readExactly(file: BlobFile, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
-  for (let done = 0; done < length;) {
-    const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
-    if (bytesRead === 0) {
-      throw new BentoError('FORMAT_INVALID', `blob ${shortDigest(digest)} ends before byte ${offset + length}`);
-    }
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-function missing(digest: Digest): BentoError {
-  return new BentoError('BLOB_MISSING', `blob ${digest} is not in the store`, {
-    hint: 'another checkpoint may be whole: see `bento list`',
-  });
+  if ((await readBlob(file, offset, bytes)) === length) return bytes;
+  throw new BentoError('FORMAT_INVALID', `blob ${shortDigest(file.digest)} ends before byte ${offset + length}`);
 }
 
 function damaged(digest: Digest, path: string): BentoError {

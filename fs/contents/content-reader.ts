@@ -1,14 +1,16 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { openSync } from 'node:fs';
 import { join } from 'node:path';
 
 import type { Entries } from '../../index/entries.ts';
 import { numberOf } from '../../index/rows.ts';
+import { openBlobFile, WholeFile, type BlobFile } from '../../store/blob-file.ts';
 import { toText } from '../../store/byte-string.ts';
 import { hexOf, shortDigest, type Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { noteGarbage } from '../../store/buffer-garbage.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
+import { readBlobSync } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
 import type { ContentCache } from './content-cache.ts';
@@ -39,6 +41,8 @@ export function unpackedDir(cacheDir: string): string {
 export interface LayerFile {
   path: string;
   digest: Digest;
+  /** Set for a blob, which may be thin; absent for an unpacked copy. */
+  storeRoot: string | undefined;
   packing: ChunkPacking;
 }
 
@@ -47,8 +51,12 @@ export function layerFile(store: Store, entries: Entries, layer: number): LayerF
   const indexed = entries.layerOf(layer);
   if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
   const { digest, kind } = indexed;
-  const path = kind === 'tar+gzip' ? unpackedLayerPath(store.cacheDir, digest) : store.blobs.path(digest);
-  return { path, digest, packing: kind === 'estargz' ? 'gzip' : 'bare' };
+  if (kind === 'tar+gzip') {
+    const path = unpackedLayerPath(store.cacheDir, digest);
+    return { path, digest, storeRoot: undefined, packing: 'bare' };
+  }
+  const packing = kind === 'estargz' ? 'gzip' : 'bare';
+  return { path: store.blobs.path(digest), digest, storeRoot: store.root, packing };
 }
 
 /**
@@ -62,8 +70,8 @@ export class ContentReader {
   readonly #layouts: FileLayouts;
   readonly #blobs = new BoundedCache<number, OpenLayer>({
     weightMax: OPEN_BLOBS_MAX,
-    weigh: () => 1,
-    onEvict: ({ fd }) => closeSync(fd),
+    weigh: ({ blob }) => blob.fileCount,
+    onEvict: ({ blob }) => blob.close(),
   });
   readonly #inflated = new BoundedCache<string, Buffer>({
     weightMax: INFLATED_BYTES_MAX,
@@ -197,37 +205,36 @@ function wholeMemberBytes({ blobBytes }: Chunk): number {
   return blobBytes <= SHARED_MEMBER_BYTES_MAX ? blobBytes : 0;
 }
 
-/** A layer's file held open by whoever reads it. */
+/** A layer's bytes held open by whoever reads it, and closes `blob`. */
 export interface OpenLayer extends LayerFile {
-  fd: number;
-  sizeBytes: number;
+  blob: BlobFile;
 }
 
-/** @throws BentoError BLOB_MISSING */
+/** @throws BentoError BLOB_MISSING, or FORMAT_INVALID when it is thin and its recipe damaged */
 export function openLayer(layer: LayerFile): OpenLayer {
-  let fd: number;
   try {
-    fd = openSync(layer.path, 'r');
+    const { storeRoot, digest, path } = layer;
+    const blob = storeRoot === undefined ? new WholeFile(digest, openSync(path, 'r')) : openBlobFile(storeRoot, digest);
+    return { ...layer, blob };
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
+    if (errnoOf(error) !== 'ENOENT' && !isMissing(error)) throw error;
     throw new BentoError('BLOB_MISSING', `layer ${shortDigest(layer.digest)} is not in the store (${layer.path})`);
   }
-  return { ...layer, fd, sizeBytes: fstatSync(fd).size };
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof BentoError && error.code === 'BLOB_MISSING';
 }
 
 /**
  * @param into - a buffer to read into, where the caller has one that is large enough
- * @throws BentoError DIGEST_MISMATCH when the layer ends before
+ * @throws BentoError DIGEST_MISMATCH when the layer ends before; what is wrong with a thin one that cannot be put together
  */
 export function readExactly(layer: OpenLayer, offset: number, length: number, into?: Buffer): Buffer {
-  const { fd, sizeBytes, digest } = layer;
-  if (offset + length > sizeBytes) throw damagedLayer(digest, offset);
+  const { blob, digest } = layer;
+  if (offset + length > blob.sizeBytes) throw damagedLayer(digest, offset);
   const bytes = into?.subarray(0, length) ?? Buffer.allocUnsafe(length);
-  for (let done = 0; done < length;) {
-    const read = readSync(fd, bytes, done, length - done, offset + done);
-    if (read === 0) throw damagedLayer(digest, offset);
-    done += read;
-  }
+  if (readBlobSync(blob, offset, bytes) < length) throw damagedLayer(digest, offset);
   return bytes;
 }
 

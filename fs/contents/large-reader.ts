@@ -1,6 +1,3 @@
-import { closeSync, read } from 'node:fs';
-import { promisify } from 'node:util';
-
 import type { Entries } from '../../index/entries.ts';
 import { numberOf } from '../../index/rows.ts';
 import { noteGarbage } from '../../store/buffer-garbage.ts';
@@ -8,6 +5,7 @@ import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import { endOf, readChunk, storedBytes, type BlobReader } from '../../store/layers/layer-reader.ts';
+import { readBlob } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
 import type { CachedContent } from './cached-content.ts';
@@ -27,8 +25,6 @@ const FILL_COUNT_MAX = 8;
 const FILL_IDLE_MS = 60_000;
 /** After so long it is tried again to copy a file that could not be copied. */
 const RETRY_MS = { 'no room': 60_000, failed: 600_000 } as const;
-
-const readAsync = promisify(read);
 
 export interface LargeReaderOptions {
   /** From now on a verified copy of this file is in the cache. */
@@ -286,17 +282,17 @@ export class LargeReader {
   }
 
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
-    const blob = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
+    const layer = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
     try {
-      const bytes = await readChunk(readerOf(blob), chunk, blob.packing);
+      const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
       noteGarbage(chunk.blobBytes + bytes.length);
       return bytes;
     } catch (error) {
       if (!(error instanceof BentoError)) throw error;
       this.#layouts.forget(id);
-      throw damagedLayer(blob.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
+      throw damagedLayer(layer.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
     } finally {
-      closeSync(blob.fd);
+      layer.blob.close();
     }
   }
 }
@@ -311,17 +307,12 @@ function partOf(bytes: Buffer, { fileOffset }: Chunk, offset: number, length: nu
 }
 
 /** Reads that end early are noticed by whoever checks the digest. */
-function readerOf({ fd, sizeBytes }: OpenLayer): BlobReader {
+function readerOf({ blob }: OpenLayer): BlobReader {
   return {
-    sizeBytes,
+    sizeBytes: blob.sizeBytes,
     readAt: async (offset, length) => {
       const bytes = Buffer.allocUnsafe(length);
-      for (let done = 0; done < length;) {
-        const { bytesRead } = await readAsync(fd, bytes, done, length - done, offset + done);
-        if (bytesRead === 0) return bytes.subarray(0, done);
-        done += bytesRead;
-      }
-      return bytes;
+      return bytes.subarray(0, await readBlob(blob, offset, bytes));
     },
   };
 }

@@ -12,6 +12,7 @@ import { findRuntimeDir } from '../mounts/daemon/runtime-dir.ts';
 import { daemonHealth, statesOf, type MountState } from '../mounts/mount-states.ts';
 import { MountTable } from '../mounts/mount-table.ts';
 import { FUSE_TYPE, mountedFileSystems } from '../mounts/mountinfo.ts';
+import { thinCheck } from './thin-blobs.ts';
 import { canReflink, locksExclude, ScratchFile } from './scratch-file.ts';
 
 /** Less room than this is worth a word; with less than the second, nothing can be saved. */
@@ -41,6 +42,7 @@ export async function examineStore(store: Store): Promise<StoreHealth> {
       locksCheck(place),
       reflinkCheck(place),
       indexCheck(store.cacheDir),
+      await thinCheck(store),
       daemonCheck(daemon),
       await mountsCheck(store, daemon),
     ],

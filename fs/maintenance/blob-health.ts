@@ -4,9 +4,9 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 
-import { BlobIngest } from '../../store/blobs.ts';
+import { BlobIngest } from '../../store/blob-ingest.ts';
 import { hexOf, type Digest } from '../../store/digest.ts';
-import { errnoOf } from '../../store/errors.ts';
+import { BentoError, errnoOf } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Store } from '../../store/store.ts';
 
@@ -33,6 +33,8 @@ export class BlobChecker {
   readonly #isQuick: boolean;
   readonly #onBytes: (count: number) => void;
   readonly #health = new Map<Digest, BlobHealth>();
+  /** Why thin blobs are damaged, where more is known than that. */
+  readonly #reasons = new Map<Digest, string>();
   /** What files hold that are called something else. */
   readonly #misnamed = new Map<Digest, string>();
   blobCount = 0;
@@ -57,17 +59,41 @@ export class BlobChecker {
     return health;
   }
 
+  /** What is wrong with a damaged blob, if more is known than that its bytes are others. */
+  reasonOf(digest: Digest): string | undefined {
+    return this.#reasons.get(digest);
+  }
+
   async #look(digest: Digest): Promise<BlobHealth> {
-    const sizeBytes = await this.#store.blobs.sizeOf(digest);
-    if (sizeBytes === undefined) return 'missing';
+    const { blobs } = this.#store;
+    const storedBytes = await blobs.storedSizeOf(digest);
+    if (storedBytes === undefined) return 'missing';
     this.blobCount += 1;
-    this.sizeBytes += sizeBytes;
+    this.sizeBytes += storedBytes;
+    if (await blobs.isThin(digest)) return await this.#lookAtThin(digest);
     if (this.#isQuick) return 'whole';
-    const path = this.#store.blobs.path(digest);
+    const path = blobs.path(digest);
     const actual = await this.#hash(path);
     if (actual === digest) return 'whole';
     this.#misnamed.set(actual, path);
     return 'damaged';
+  }
+
+  /** Puts a thin blob together. Its recipe and whether its bases are there can be told quickly. */
+  async #lookAtThin(digest: Digest): Promise<BlobHealth> {
+    this.#reasons.delete(digest);
+    try {
+      for (const base of await this.#store.blobs.basesOf(digest)) {
+        if (!(await this.#store.blobs.has(base))) throw missingBase(base);
+      }
+      if (this.#isQuick) return 'whole';
+      for await (const piece of this.#store.blobs.stream({ digest })) this.#onBytes(piece.length);
+      return 'whole';
+    } catch (error) {
+      if (!(error instanceof BentoError)) throw error;
+      if (error.code !== 'DIGEST_MISMATCH') this.#reasons.set(digest, error.message);
+      return 'damaged';
+    }
   }
 
   /**
@@ -76,9 +102,14 @@ export class BlobChecker {
    * @returns those whose name is no digest, or not theirs
    */
   async checkPool(): Promise<StrayFile[]> {
+    const { dir, thinDir } = this.#store.blobs;
+    return [...(await this.#checkFolder(dir)), ...(await this.#checkFolder(thinDir))];
+  }
+
+  async #checkFolder(dir: string): Promise<StrayFile[]> {
     const strays: StrayFile[] = [];
-    for (const name of await this.#names()) {
-      const path = join(this.#store.blobs.dir, name);
+    for (const name of await namesIn(dir)) {
+      const path = join(dir, name);
       if (!BLOB_NAME.test(name)) {
         const actual = !this.#isQuick && lstatSync(path).isFile() ? await this.#hash(path) : undefined;
         if (actual !== undefined) this.#misnamed.set(actual, path);
@@ -88,14 +119,6 @@ export class BlobChecker {
       }
     }
     return strays;
-  }
-
-  async #names(): Promise<string[]> {
-    const names = await readdir(this.#store.blobs.dir).catch((error: unknown) => {
-      if (errnoOf(error) === 'ENOENT') return [];
-      throw error;
-    });
-    return names.filter((name) => !name.startsWith('.tmp-')).sort(); // somebody may be writing those
   }
 
   async #hash(path: string): Promise<Digest> {
@@ -121,11 +144,26 @@ export class BlobChecker {
    * @returns whether there was one
    */
   async repair(digest: Digest): Promise<boolean> {
+    if (await this.#repairBases(digest)) return true;
     for (const path of [this.#misnamed.get(digest), ...(await this.#otherPools(digest))]) {
       if (path !== undefined && (await this.#replace(digest, createReadStream(path)))) return true;
     }
     const fetched = await this.#fetchBlob?.(digest);
     return fetched !== undefined && (await this.#replace(digest, fetched));
+  }
+
+  /** A thin blob is whole again as soon as what it is made of is. */
+  async #repairBases(digest: Digest): Promise<boolean> {
+    const { blobs } = this.#store;
+    if (!(await blobs.isThin(digest))) return false;
+    const bases = await blobs.basesOf(digest).catch((error: unknown) => {
+      if (error instanceof BentoError) return [];
+      throw error;
+    });
+    for (const base of bases) if ((await this.health(base)) !== 'whole') await this.repair(base);
+    const health = bases.length > 0 ? await this.#lookAtThin(digest) : 'damaged';
+    this.#health.set(digest, health);
+    return health === 'whole';
   }
 
   /** The original leaves a workspace alone whose `blobs` is a folder of its own. */
@@ -151,4 +189,16 @@ export class BlobChecker {
     this.#health.set(digest, 'whole');
     return true;
   }
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  const names = await readdir(dir).catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  });
+  return names.filter((name) => !name.startsWith('.tmp-')).sort(); // somebody may be writing those
+}
+
+function missingBase(base: Digest): BentoError {
+  return new BentoError('BLOB_MISSING', `it takes bytes from ${base}, which is missing`);
 }

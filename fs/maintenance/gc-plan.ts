@@ -1,6 +1,3 @@
-import { readdir } from 'node:fs/promises';
-import { existsSync } from 'node:fs';
-
 import type { Digest } from '../../store/digest.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
@@ -20,6 +17,7 @@ export interface DeletedCheckpoint extends Candidate {
 
 export interface PlannedBlob {
   digest: Digest;
+  /** What it takes in the store. */
   sizeBytes: number;
   /** `manifest` where an index lists it as one. */
   kind: 'manifest' | 'blob';
@@ -66,6 +64,7 @@ export async function planGc(store: Store, options: GcPlanOptions): Promise<GcPl
   const judged = { roots, used, dropped };
   const reachable = await markReachable(store.blobs, rootManifests(judged));
   const damaged = refuseDamaged(reachable, judged, options.dropDamaged);
+  await addBases(store, reachable.blobs, options.dropDamaged);
   const isRemoved = removalOf(judged, reachable, damaged);
   const layouts = roots.layouts;
   const forks = findOrphanForks(store, new Set(roots.mounts.map(({ id }) => id)));
@@ -215,7 +214,20 @@ function describeDamaged(roots: StoreRoots, damaged: ReadonlySet<Digest>): Delet
   );
 }
 
-const BLOB_NAME = /^[0-9a-f]{64}$/;
+/**
+ * What thin blobs take bytes from stays with them, whether a manifest names it or not. Usually one does: the bases of a layer
+ * are layers below it. So there is next to nothing to be gained by making such blobs whole here, and nothing can go wrong.
+ */
+async function addBases(store: Store, alive: Set<Digest>, isGivenUp: boolean): Promise<void> {
+  for (const digest of alive) {
+    try {
+      for (const base of await store.blobs.basesOf(digest)) alive.add(base); // looked at in its turn
+    } catch (error) {
+      if (!(error instanceof BentoError)) throw error;
+      if (!isGivenUp) throw unknownNeeds(`layer ${shortDigest(digest)}`, error);
+    }
+  }
+}
 
 /** Files of other names are nobody's blobs; `bento verify` tells of them. */
 async function findDeadBlobs(
@@ -223,13 +235,11 @@ async function findDeadBlobs(
   alive: ReadonlySet<Digest>,
   layouts: readonly LayoutRoots[],
 ): Promise<PlannedBlob[]> {
-  if (!existsSync(store.blobs.dir)) return [];
   const listed = new Set(layouts.flatMap(({ entries }) => entries.map(({ digest }) => digest)));
   const blobs: PlannedBlob[] = [];
-  for (const name of (await readdir(store.blobs.dir)).sort()) {
-    const digest: Digest = `sha256:${name}`;
-    if (!BLOB_NAME.test(name) || alive.has(digest)) continue;
-    const sizeBytes = (await store.blobs.sizeOf(digest)) ?? 0;
+  for (const digest of await store.blobs.list()) {
+    if (alive.has(digest)) continue;
+    const sizeBytes = (await store.blobs.storedSizeOf(digest)) ?? 0;
     blobs.push({ digest, sizeBytes, kind: listed.has(digest) ? 'manifest' : 'blob' });
   }
   return blobs;

@@ -32,6 +32,8 @@ export interface GcOptions {
   dryRun: boolean;
   /** Gives up checkpoints whose manifest is missing or damaged, instead of refusing to run. */
   dropDamaged: boolean;
+  /** Gives thin blobs that stay files of their own, for programs that know nothing of recipes. */
+  makeWhole?: boolean;
   now?: Date;
   onEvent?: (event: GcEvent) => void;
   /** Told once when saves or opens have to be waited for. */
@@ -48,6 +50,8 @@ export interface GcResult {
   /** Temporary files of killed commands, unpacked copies of layers that are gone, empty folders of forks. */
   leftovers: { path: string; sizeBytes: number }[];
   leftoverBytes: number;
+  /** Thin blobs that got files of their own. */
+  madeWhole: { digest: Digest; sizeBytes: number }[];
   /** Directories that have been gone for so long that their heads and undo slots were given up. */
   forgottenDirs: string[];
   /** Folders of forks that no record mentions but that hold somebody's work: left alone. */
@@ -60,6 +64,7 @@ const NOTHING: Omit<GcResult, 'dryRun'> = {
   freedBytes: 0,
   leftovers: [],
   leftoverBytes: 0,
+  madeWhole: [],
   forgottenDirs: [],
   orphanForks: [],
 };
@@ -85,6 +90,7 @@ export async function collectGarbage(source: TreeSource, options: GcOptions): Pr
     if (options.here !== undefined) await noteDirectory(store.layout(options.workspaceId), options.here, plan);
     await carryOut(source, plan, options.onEvent ?? (() => undefined));
   }
+  const madeWhole = options.makeWhole === true ? await makeWhole(store, plan, options.dryRun) : [];
   return {
     dryRun: options.dryRun,
     deleted: plan.deleted,
@@ -92,6 +98,7 @@ export async function collectGarbage(source: TreeSource, options: GcOptions): Pr
     freedBytes: sumSizes(plan.blobs),
     leftovers: plan.leftovers,
     leftoverBytes: sumSizes(plan.leftovers),
+    madeWhole,
     forgottenDirs: plan.directories.filter(({ isForgotten }) => isForgotten).map(({ dir }) => dir),
     orphanForks: plan.orphanForks,
   };
@@ -126,6 +133,17 @@ async function carryOut(source: TreeSource, plan: GcPlan, onEvent: (event: GcEve
   }
 }
 
+/** Last, when all that can go is gone: whole blobs take the room that recipes saved. */
+async function makeWhole(store: Store, { alive }: GcPlan, dryRun: boolean): Promise<GcResult['madeWhole']> {
+  const madeWhole: GcResult['madeWhole'] = [];
+  for (const digest of await store.blobs.listThin()) {
+    if (!alive.has(digest) || !(await store.blobs.isThin(digest))) continue;
+    madeWhole.push({ digest, sizeBytes: (await store.blobs.sizeOf(digest)) ?? 0 });
+    if (!dryRun) await store.blobs.makeWhole(digest);
+  }
+  return madeWhole;
+}
+
 async function noteDirectory(layout: Layout, here: { dir: string; head: Digest }, plan: GcPlan): Promise<void> {
   const isNoted = plan.directories.some(({ dir, head }) => dir === here.dir && head === here.head);
   if (!isNoted) await recordHead(layout, here.dir, here.head);
@@ -154,10 +172,10 @@ async function deleteBlobs(
   const ordered = [...blobs].sort((a, b) => Number(b.kind === 'manifest') - Number(a.kind === 'manifest'));
   for (const [blobsDone, { digest }] of ordered.entries()) {
     onEvent({ kind: 'deleting', blobsDone, blobCount: blobs.length });
-    await rm(store.blobs.path(digest), { force: true });
+    await store.blobs.remove(digest);
     faultPoint('gc.blob-deleted');
   }
-  if (blobs.length > 0) await syncDir(store.blobs.dir);
+  for (const dir of [store.blobs.dir, store.blobs.thinDir]) if (blobs.length > 0 && existsSync(dir)) await syncDir(dir);
 }
 
 function sumSizes(items: readonly { sizeBytes: number }[]): number {

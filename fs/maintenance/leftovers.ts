@@ -38,6 +38,8 @@ export function findLeftovers(
   const contents = contentsDir(store.cacheDir);
   return [
     ...filesIn(store.blobs.dir, isTemporary),
+    // A recipe of a blob that has become whole is the last to go.
+    ...filesIn(store.blobs.thinDir, (name) => isTemporary(name) || existsSync(join(store.blobs.dir, name))),
     ...filesIn(join(store.root, 'mounts'), isTemporary),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
     ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),

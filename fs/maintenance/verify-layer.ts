@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { setImmediate } from 'node:timers/promises';
 import { createGunzip } from 'node:zlib';
 
 import type { LayerToIndex } from '../../index/layer-index.ts';
+import { openBlobFile, type BlobFile } from '../../store/blob-file.ts';
 import { toText, type ByteString } from '../../store/byte-string.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Chunk, PackedEntry } from '../../store/entry.ts';
@@ -12,6 +13,7 @@ import { BentoError, errnoOf } from '../../store/errors.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, streamForeignLayer } from '../../store/layers/layer-reader.ts';
 import { KEYS, type Descriptor } from '../../store/manifest.ts';
+import { readBlobSync, streamBlob } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { unpackedLayerPath } from '../contents/content-reader.ts';
 import { layerKind, readSeekable } from '../tree/index-checkpoint.ts';
@@ -95,9 +97,9 @@ async function faultsAsData<Result>(
 }
 
 async function checkContents(store: Store, { digest, entries }: LayerToIndex): Promise<LayerFault[]> {
-  const fd = openSync(store.blobs.path(digest), 'r');
+  const blob = openBlobFile(store.root, digest);
   try {
-    const readChunk = chunkReader(fd);
+    const readChunk = chunkReader(blob);
     const bad: ByteString[] = [];
     for (const [at, entry] of entries.entries()) {
       if (!isEntryWhole(readChunk, entry)) bad.push(entry.path);
@@ -107,7 +109,7 @@ async function checkContents(store: Store, { digest, entries }: LayerToIndex): P
     const what = `${bad.length} file(s) in it cannot be read, first ${toText(bad[0] ?? '')}`;
     return [{ kind: 'content', what, files: bad.slice(0, FILES_NAMED_MAX) }];
   } finally {
-    closeSync(fd);
+    blob.close();
   }
 }
 
@@ -116,36 +118,33 @@ export function memberStarts(
   store: Store,
   digest: Digest,
 ): { isStart: (offset: number) => boolean; close: () => void } {
-  const fd = openSync(store.blobs.path(digest), 'r');
+  const blob = openBlobFile(store.root, digest);
   const magic = Buffer.alloc(GZIP_MAGIC.length);
   const isStart = (offset: number): boolean =>
-    readSync(fd, magic, 0, magic.length, offset) === magic.length && magic.equals(GZIP_MAGIC);
-  return { isStart, close: () => closeSync(fd) };
+    offset + magic.length <= blob.sizeBytes &&
+    readBlobSync(blob, offset, magic) === magic.length &&
+    magic.equals(GZIP_MAGIC);
+  return { isStart, close: () => blob.close() };
 }
 
 /** Reads chunks, each checked. Neighbours that share a member inflate it once. */
-function chunkReader(fd: number): (chunk: Chunk) => Buffer {
-  const { size } = fstatSync(fd);
+function chunkReader(blob: BlobFile): (chunk: Chunk) => Buffer {
   let last: { blobOffset: number; inflated: Buffer } = { blobOffset: -1, inflated: Buffer.alloc(0) };
   return (chunk) => {
     const { blobOffset, blobBytes } = chunk;
     if (blobOffset !== last.blobOffset || last.inflated.length < endOf(chunk)) {
       const length = blobBytes <= SHARED_MEMBER_BYTES_MAX ? blobBytes : storedBytes(chunk, 'gzip');
-      if (blobOffset + length > size) throw new BentoError('FORMAT_INVALID', 'a layer is cut off');
-      last = { blobOffset, inflated: inflateStored(readExactly(fd, blobOffset, length), 'gzip', endOf(chunk)) };
+      if (blobOffset + length > blob.sizeBytes) throw new BentoError('FORMAT_INVALID', 'a layer is cut off');
+      last = { blobOffset, inflated: inflateStored(readExactly(blob, blobOffset, length), 'gzip', endOf(chunk)) };
     }
     return chunkOf(last.inflated, chunk);
   };
 }
 
-function readExactly(fd: number, offset: number, length: number): Buffer {
+function readExactly(blob: BlobFile, offset: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(length);
-  for (let done = 0; done < length;) {
-    const count = readSync(fd, bytes, done, length - done, offset + done);
-    if (count === 0) throw new BentoError('FORMAT_INVALID', 'a layer is cut off');
-    done += count;
-  }
-  return bytes;
+  if (readBlobSync(blob, offset, bytes) === length) return bytes;
+  throw new BentoError('FORMAT_INVALID', 'a layer is cut off');
 }
 
 function isEntryWhole(readChunk: (chunk: Chunk) => Buffer, entry: PackedEntry): boolean {
@@ -172,11 +171,14 @@ async function checkDiffIds(store: Store, layer: LayerToCheck, kind: 'tar' | 'ta
   let actual: Digest = descriptor.digest;
   if (kind === 'tar+gzip') {
     const hash = createHash('sha256');
+    const blob = openBlobFile(store.root, descriptor.digest);
     try {
-      await pipeline(createReadStream(store.blobs.path(descriptor.digest)), createGunzip(), hash);
+      await pipeline(streamBlob(blob), createGunzip(), hash);
     } catch (error) {
       if (errnoOf(error)?.startsWith('Z_') !== true) throw error;
       return [{ kind: 'archive', what: `it does not unpack: ${(error as Error).message}`, files: [] }];
+    } finally {
+      blob.close();
     }
     actual = `sha256:${hash.digest('hex')}`;
   }

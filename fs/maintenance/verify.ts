@@ -157,7 +157,7 @@ class Verifier {
     try {
       const { config, layers } = await readManifest(this.#store.blobs, digest);
       await this.#checkBlob('config', { ...config, where: label }, [label]);
-      for (const layer of layers) this.#needed.add(layer.digest);
+      for (const layer of layers) await this.#needLayer(layer.digest);
     } catch (error) {
       if (!(error instanceof BentoError)) throw error;
       this.#report('manifest', { what: error.message, where: label, digest, affects: [label] });
@@ -182,6 +182,16 @@ class Verifier {
       const title = `layer-${i + 1}`;
       this.#need({ title, descriptor, diffId: descriptor.digest, fileCount: 0 }, label, { hasDiffId: false });
     }
+  }
+
+  /** What a thin layer takes bytes from is needed, too: damaged or not, it is no stray. */
+  async #needLayer(digest: Digest): Promise<void> {
+    this.#needed.add(digest);
+    const bases = await this.#store.blobs.basesOf(digest).catch((error: unknown) => {
+      if (error instanceof BentoError) return []; // told of with the layer
+      throw error;
+    });
+    for (const base of bases) this.#needed.add(base);
   }
 
   #need(layer: CheckpointLayer, label: string, { hasDiffId } = { hasDiffId: true }): void {
@@ -211,6 +221,8 @@ class Verifier {
   async #whatIsWrong(digest: Digest, sizes: Iterable<number>): Promise<string | undefined> {
     const health = await this.#blobs.health(digest);
     if (health === 'missing') return 'is missing';
+    const reason = this.#blobs.reasonOf(digest);
+    if (reason !== undefined) return `is thin and cannot be put together: ${reason}`;
     const actual = await this.#store.blobs.sizeOf(digest);
     for (const size of sizes) if (actual !== size) return `is ${actual ?? 0} bytes long, its descriptor says ${size}`;
     return health === 'damaged' ? 'is not what its digest says' : undefined;

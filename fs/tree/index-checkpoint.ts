@@ -85,7 +85,7 @@ export async function readSeekable(
     const toc = await readToc(blob, tocDigest === undefined ? undefined : parseDigest(tocDigest, KEYS.tocDigest));
     return toc && { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs };
   } finally {
-    await blob.close();
+    blob.close();
   }
 }
 

@@ -1,9 +1,8 @@
-import { closeSync } from 'node:fs';
-
 import { numberOf } from '../../index/rows.ts';
 import { digestOf } from '../../store/digest.ts';
 import type { Chunk, Entry } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
+import { sharedBytes } from '../../store/layers/earlier-chunk.ts';
 import { inflateMember } from '../../store/layers/gzip-member.ts';
 import { LARGE_BYTES, type CopiedGroup, type LayerWriter } from '../../store/layers/layer-writer.ts';
 import type { PackedChunk } from '../../store/layers/pack-pool.ts';
@@ -61,7 +60,7 @@ export class MemberCopier {
   }
 
   close(): void {
-    for (const { fd } of this.#layers.values()) closeSync(fd);
+    for (const { blob } of this.#layers.values()) blob.close();
     this.#layers.clear();
   }
 
@@ -84,7 +83,9 @@ export class MemberCopier {
       const { raw, member } = await inflate(layer, chunk, chunk.sizeBytes);
       const digest = digestOf(raw);
       if (digest !== chunk.digest) throw damagedLayer(layer.digest, chunk.blobOffset);
-      yield { raw, member, digest };
+      const ranges = layer.blob.ranges(chunk.blobOffset, member.length);
+      const shared = sharedBytes([{ at: 0, from: 0, lengthBytes: member.length }], { ranges });
+      yield { raw, member, digest, shared };
     }
   }
 

@@ -1,13 +1,15 @@
 import type { ByteString } from '../../store/byte-string.ts';
 import type { CheckpointMeta } from '../../store/checkpoint-meta.ts';
-import { storeCheckpoint, type Checkpoint, type CheckpointLayer } from '../../store/checkpoint.ts';
+import { storeCheckpoint, type CheckpointLayer } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import { PackPool } from '../../store/layers/pack-pool.ts';
+import type { Store } from '../../store/store.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
 import type { Skipped } from '../tree/disk-node.ts';
 import { PathFinder } from '../tree/tree.ts';
 import { readGitState } from './git-state.ts';
+import { markEarlier } from './moved-files.ts';
 import { packLayer, type PackedLayer } from './pack-layers.ts';
 import { planLayers, type LayerPlan } from './plan-layers.ts';
 import { rememberPacked } from './remember-packed.ts';
@@ -32,6 +34,8 @@ export interface CheckpointToMake {
 
 export interface MadeCheckpoint {
   manifest: { digest: Digest; size: number };
+  /** Lowest first. */
+  layers: readonly CheckpointLayer[];
   titles: TitleReport[];
   /** What was there when the workspace was looked at and was gone when it was packed. */
   skipped: Skipped[];
@@ -42,7 +46,7 @@ export interface MadeCheckpoint {
 /** Packs the changes and stores the manifest. No tag and no head moves: until then nobody sees it. */
 export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMake): Promise<MadeCheckpoint> {
   const startMs = Date.now();
-  const base = make.head !== undefined && mustRepack(make.head.checkpoint, make.options) ? undefined : make.head;
+  const base = (await mustRepack(workspace, make)) ? undefined : make.head;
   const changes = base === make.head ? make.changes : compareWorkspace(workspace.source, undefined, make.tree).changes;
   const stack = base === undefined ? [] : titledLayers(base);
   const titles = new Titles(workspace.source.entries, stack, workspace.setup.rules);
@@ -52,9 +56,11 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
     titleOfDepth: (depth) => stack[depth]?.title ?? '',
     dirAt: base === undefined ? undefined : (path) => finder.find(path),
   });
-  if (base !== make.head) markStored(plans, make);
+  if (base === make.head) markEarlier(plans, changes);
+  else markStored(plans, make);
   markMoved(plans);
-  const packed = await packAll(workspace, make, withEmptyTitles(plans, titles, base));
+  const mayBeThin = base !== undefined && make.options.flat !== true && mayStoreThin();
+  const packed = await packAll(workspace, make, { plans: withEmptyTitles(plans, titles, base), mayBeThin });
   const layers = stackLayers(base, packed, plans, titles);
   const digests = layers.map((layer) => layer.descriptor.digest);
   rememberPacked(workspace.source, make.tree, { plans, packed, layers: digests, startMs });
@@ -66,17 +72,18 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
   const written = packed.map(({ layer }) => layer);
   return {
     manifest,
+    layers,
     titles: reportTitles(layers, written),
     skipped: packed.flatMap(({ gone }) => gone).map((path) => ({ path, reason: 'it disappeared meanwhile' })),
     unsteady: packed.flatMap((layer) => layer.unsteady),
-    addedBytes: sum(written.map((layer) => layer.descriptor.size)),
+    addedBytes: sum(packed.map(({ storedBytes }) => storedBytes)),
   };
 }
 
 async function packAll(
   workspace: Workspace,
   { tree, options }: CheckpointToMake,
-  plans: readonly LayerPlan<WorkNode>[],
+  { plans, mayBeThin }: { plans: readonly LayerPlan<WorkNode>[]; mayBeThin: boolean },
 ): Promise<PackedLayer[]> {
   const planned = plans.flatMap((plan) => plan.entries);
   await using pool = PackPool.for({
@@ -87,7 +94,7 @@ async function packAll(
   const onEvent = options.onEvent ?? (() => undefined);
   const packed: PackedLayer[] = [];
   for (const plan of plans) {
-    packed.push(await packLayer(workspace.source, workspace.layout, plan, { tree, reader, pool, onEvent }));
+    packed.push(await packLayer(workspace.source, workspace.layout, plan, { tree, reader, pool, mayBeThin, onEvent }));
   }
   return packed;
 }
@@ -118,21 +125,29 @@ function markStored(plans: readonly LayerPlan<WorkNode>[], { head, changes }: Ch
  * Whether a checkpoint's stacks are to be written anew: because that is wanted, they are too high or too heavy to be read
  * quickly, or, in a checkpoint of somebody else's making, another title's layer lies in between.
  */
-function mustRepack({ layers }: Checkpoint, { flat }: SaveOptions): boolean {
+async function mustRepack({ source }: Workspace, { head, options }: CheckpointToMake): Promise<boolean> {
   const stacks = new Map<string, CheckpointLayer[]>();
   let previous: string | undefined;
-  for (const layer of layers) {
+  for (const layer of head?.checkpoint.layers ?? []) {
     if (stacks.has(layer.title) && layer.title !== previous) return true;
     stacks.set(layer.title, [...(stacks.get(layer.title) ?? []), layer]);
     previous = layer.title;
   }
-  const heightMax = flat === true ? 2 : STACK_HEIGHT_MAX;
-  return [...stacks.values()].some((stack) => stack.length >= heightMax || isHeavy(stack));
+  const heightMax = options.flat === true ? 1 : STACK_HEIGHT_MAX;
+  for (const stack of stacks.values())
+    if (stack.length >= heightMax || (await isHeavy(source.store, stack))) return true;
+  return false;
 }
 
-function isHeavy([base, ...deltas]: readonly CheckpointLayer[]): boolean {
-  const deltaBytes = sum(deltas.map(({ descriptor }) => descriptor.size));
-  return deltaBytes > Math.max(base?.descriptor.size ?? 0, DELTA_BYTES_MIN);
+/** By what the layers take in the store: a thin delta costs what it changed, however large the file is. */
+async function isHeavy(store: Store, [base, ...deltas]: readonly CheckpointLayer[]): Promise<boolean> {
+  const stored = deltas.map(async ({ descriptor }) => (await store.blobs.storedSizeOf(descriptor.digest)) ?? 0);
+  return sum(await Promise.all(stored)) > Math.max(base?.descriptor.size ?? 0, DELTA_BYTES_MIN);
+}
+
+/** Who hands the store's folder to programs that know nothing of recipes says so. */
+function mayStoreThin(): boolean {
+  return process.env['BENTO_THIN'] !== 'off';
 }
 
 /** Every title has a layer from the first checkpoint on, even an empty one: readers expect to find it. */

@@ -1,5 +1,5 @@
 import { indexLayer, StreamedLayer } from '../../index/layer-index.ts';
-import { BlobIngest } from '../../store/blobs.ts';
+import { BlobIngest } from '../../store/blob-ingest.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 import { layerDescriptor, type CheckpointLayer } from '../../store/checkpoint.ts';
 import type { PackedEntry } from '../../store/entry.ts';
@@ -11,6 +11,7 @@ import type { Layout } from '../../store/layout.ts';
 import type { ContentReader } from '../contents/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { MemberCopier } from './copy-members.ts';
+import { EarlierFiles } from './earlier-files.ts';
 import type { LayerPlan } from './plan-layers.ts';
 import { PresentFiles } from './present-files.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
@@ -22,6 +23,8 @@ export type SaveEvent =
 
 export interface PackedLayer {
   layer: CheckpointLayer;
+  /** What the layer takes in the store. */
+  storedBytes: number;
   entries: readonly PackedEntry[];
   /** Files that disappeared before they were packed. */
   gone: readonly ByteString[];
@@ -33,6 +36,8 @@ export interface PackOptions {
   tree: WorkTree;
   reader: ContentReader;
   pool: PackPool;
+  /** Whether a layer may be stored as a recipe, with what did not change left where it is. */
+  mayBeThin: boolean;
   onEvent: (event: SaveEvent) => void;
 }
 
@@ -44,13 +49,14 @@ export async function packLayer(
   source: TreeSource,
   layout: Layout,
   plan: LayerPlan<WorkNode>,
-  { tree, reader, pool, onEvent }: PackOptions,
+  { tree, reader, pool, mayBeThin, onEvent }: PackOptions,
 ): Promise<PackedLayer> {
   const { title } = plan;
-  await using ingest = await BlobIngest.create(source.store.blobs, layout.ingestDir);
+  await using ingest = await BlobIngest.create(source.store.blobs, layout.ingestDir, { mayBeThin });
   const entries: PackedEntry[] = [];
   const unsteady: ByteString[] = [];
-  const files = new PresentFiles(tree, reader);
+  using earlier = new EarlierFiles(source);
+  const files = new PresentFiles(tree, reader, earlier);
   const canCopy = plan.entries.some(({ stored }) => stored !== undefined);
   const tell = progressTeller(plan, onEvent);
   using rows = plan.entries.some(({ replaces }) => replaces) ? undefined : new StreamedLayer(source.index);
@@ -74,7 +80,7 @@ export async function packLayer(
   }
   const packed = await writer.finish();
   faultPoint('save.layer-written');
-  await ingest.commit(packed.digest);
+  const storedBytes = await ingest.commit(packed.digest);
   faultPoint('save.layer-stored');
   const indexed = { digest: packed.digest, kind: 'estargz' } as const;
   if (rows !== undefined) rows.finish(indexed);
@@ -83,7 +89,7 @@ export async function packLayer(
   onEvent({ kind: 'packed', title, sizeBytes: packed.sizeBytes });
   const descriptor = layerDescriptor(title, packed);
   const layer = { title, descriptor, diffId: packed.diffId, fileCount: packed.fileCount };
-  return { layer, entries, gone: files.gone, unsteady };
+  return { layer, storedBytes, entries, gone: files.gone, unsteady };
 }
 
 function asItem(entry: PackedEntry): LayerItem {

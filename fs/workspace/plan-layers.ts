@@ -12,6 +12,8 @@ export interface PlannedEntry<A extends TreeNode> {
   content: A | undefined;
   /** Set when the bytes need not be read again: some layer of the parent holds them. */
   stored?: CheckpointNode | undefined;
+  /** Set for a file that the parent has otherwise: much of its bytes may be the same. */
+  earlier?: CheckpointNode | undefined;
   /** The parent has something of this path. */
   replaces: boolean;
   /** Equal for the names of one object that has several, whatever its type. */
@@ -63,6 +65,7 @@ export function planLayers<A extends TreeNode>(
     planOf(title).entries.push({
       entry: entryOf(change.path, change.after),
       content: change.after.type === 'file' ? change.after : undefined,
+      earlier: change.after.type === 'file' && change.before?.type === 'file' ? change.before : undefined,
       replaces: change.before !== undefined,
       linkKey: change.after.linkKey,
     });

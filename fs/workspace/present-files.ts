@@ -2,7 +2,9 @@ import type { ByteString } from '../../store/byte-string.ts';
 import type { Entry } from '../../store/entry.ts';
 import type { LayerContent } from '../../store/layers/layer-writer.ts';
 import { openRegular } from '../../store/regular-file.ts';
+import { CHUNK_BYTES } from '../../store/layers/toc.ts';
 import type { ContentReader } from '../contents/content-reader.ts';
+import type { EarlierFiles } from './earlier-files.ts';
 import { whiteoutEntry, type PlannedEntry } from './plan-layers.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
 
@@ -25,16 +27,25 @@ export class PresentFiles {
   readonly gone: ByteString[] = [];
   readonly #tree: WorkTree;
   readonly #reader: ContentReader;
+  readonly #earlier: EarlierFiles;
   /** First names of files that are gone, and the name that holds the bytes in their stead. */
   readonly #heirs = new Map<ByteString, ByteString | undefined>();
 
-  constructor(tree: WorkTree, reader: ContentReader) {
+  constructor(tree: WorkTree, reader: ContentReader, earlier: EarlierFiles) {
     this.#tree = tree;
     this.#reader = reader;
+    this.#earlier = earlier;
   }
 
   /** What is left of a planned entry; undefined when there is nothing to write. */
-  take({ entry, content: node, stored, linkKey, replaces }: PlannedEntry<WorkNode>): PresentEntry | undefined {
+  take(planned: PlannedEntry<WorkNode>): PresentEntry | undefined {
+    const present = this.#find(planned);
+    const { earlier } = planned;
+    if (present?.content === undefined || earlier === undefined || earlier.sizeBytes < CHUNK_BYTES) return present;
+    return { ...present, content: { ...present.content, earlier: this.#earlier.of(earlier) } };
+  }
+
+  #find({ entry, content: node, stored, linkKey, replaces }: PlannedEntry<WorkNode>): PresentEntry | undefined {
     if (node === undefined || (stored !== undefined && entry.type !== 'file')) return { entry };
     if (stored !== undefined) return { entry, content: { read: () => this.#reader.pieces(stored.id) } };
     const first = entry.type === 'hardlink' ? entry.link : undefined;

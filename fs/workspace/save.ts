@@ -1,5 +1,5 @@
 import type { ByteString } from '../../store/byte-string.ts';
-import type { Checkpoint } from '../../store/checkpoint.ts';
+import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
 import type { Digest } from '../../store/digest.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Skipped } from '../tree/disk-node.ts';
@@ -48,15 +48,16 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
   const tree = await readWorkTree(workspace);
   const mustFlatten = options.flat === true && checkpoint !== undefined && heightOf(checkpoint) > 1;
   if (checkpoint !== undefined && !mustFlatten && isKnownUnchanged(tree, checkpoint))
-    return unchanged(checkpoint, tree);
+    return await unchanged(workspace, checkpoint, { tree, flat: options.flat });
   const head = checkpoint && { checkpoint, tree: await openTree(workspace.source, checkpoint) };
   const { changes, remember } = compareWorkspace(workspace.source, head?.tree, tree);
   if (head !== undefined && !mustFlatten && !changes.some(isWorthSaving)) {
     remember();
-    return unchanged(head.checkpoint, tree);
+    return await unchanged(workspace, head.checkpoint, { tree, flat: options.flat });
   }
   const sequence = await workspace.layout.nextSequence();
   const made = await makeLater(workspace, { head, tree, changes, sequence, options });
+  if (options.flat === true) await makeWhole(workspace, made.layers);
   faultPoint('save.manifest-stored');
   const tags = [...new Set([options.tag ?? `cp-${sequence}`, 'latest'])];
   await workspace.layout.setTags(tags, made.manifest);
@@ -79,7 +80,17 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
   };
 }
 
-function unchanged({ digest, sequence, layers }: Checkpoint, tree: WorkTree): SaveResult {
+/** Whoever wants flat layers wants to give them to other programs, which know nothing of recipes either. */
+async function makeWhole({ source }: Workspace, layers: readonly CheckpointLayer[]): Promise<void> {
+  for (const { descriptor } of layers) await source.store.blobs.makeWhole(descriptor.digest);
+}
+
+async function unchanged(
+  workspace: Workspace,
+  { digest, sequence, layers }: Checkpoint,
+  { tree, flat }: { tree: WorkTree; flat: boolean | undefined },
+): Promise<SaveResult> {
+  if (flat === true) await makeWhole(workspace, layers);
   return {
     saved: false,
     digest,

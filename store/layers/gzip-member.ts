@@ -11,6 +11,11 @@ export const GZIP_LEVEL = 4;
 /** The most memory zlib will use: 4 % faster than its default, and part of the format for the same reason. */
 const DEFLATE: ZlibOptions = { level: GZIP_LEVEL, memLevel: 9 };
 
+/** Uncompressed bytes of a chunk that are compressed without a look at the rest of it. Part of the format, too. */
+export const SEGMENT_BYTES = 128 * 1024;
+/** How a segment ends that is not the last: an empty stored block, after which bytes begin anew (zlib's Z_FULL_FLUSH). */
+export const SEGMENT_END = Buffer.from('0000ffff', 'hex');
+
 /** RFC 1952: magic, deflate, no flags, no time, no hint, unknown system. The same for every member bento writes. */
 export const GZIP_HEADER = Buffer.from('1f8b080000000000' + '00ff', 'hex');
 const TRAILER_BYTES = 8; // CRC32 and length modulo 2^32, both u32
@@ -61,6 +66,22 @@ export function gzipMemberSync(bytes: Buffer): Buffer {
   return frame(bytes, deflateRawSync(bytes, deflateOptions(bytes.length)));
 }
 
+/**
+ * Compresses a chunk of a large file to one gzip member of segments that know nothing of one another: an edit changes the
+ * compressed bytes of the segment it is in, and the others can be taken from where they lie already. Costs 1.5 % of room.
+ */
+export function gzipChunkSync(bytes: Buffer): Buffer {
+  if (bytes.length <= SEGMENT_BYTES) return gzipMemberSync(bytes);
+  const segments: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += SEGMENT_BYTES) {
+    const segment = bytes.subarray(at, at + SEGMENT_BYTES);
+    const isLast = at + SEGMENT_BYTES >= bytes.length;
+    const finishFlush = isLast ? constants.Z_FINISH : constants.Z_FULL_FLUSH;
+    segments.push(deflateRawSync(segment, { ...deflateOptions(segment.length), finishFlush }));
+  }
+  return frame(bytes, ...segments);
+}
+
 /** One output buffer of about the right size: many small ones would be put together in yet another. */
 function deflateOptions(sizeBytes: number): ZlibOptions {
   const chunkSize = Math.min(Math.max(Math.ceil(sizeBytes / 2), DEFLATE_CHUNK_BYTES_MIN), ZLIB_CHUNK_BYTES_MAX);
@@ -68,10 +89,11 @@ function deflateOptions(sizeBytes: number): ZlibOptions {
 }
 
 /** In a buffer of its own, which can be handed to another thread. */
-function frame(bytes: Buffer, deflated: Buffer): Buffer {
-  const member = Buffer.allocUnsafeSlow(GZIP_HEADER.length + deflated.length + TRAILER_BYTES);
-  GZIP_HEADER.copy(member);
-  deflated.copy(member, GZIP_HEADER.length);
+function frame(bytes: Buffer, ...deflated: Buffer[]): Buffer {
+  const deflatedBytes = deflated.reduce((sum, { length }) => sum + length, 0);
+  const member = Buffer.allocUnsafeSlow(GZIP_HEADER.length + deflatedBytes + TRAILER_BYTES);
+  let at = GZIP_HEADER.copy(member);
+  for (const part of deflated) at += part.copy(member, at);
   member.writeUInt32LE(crc32(bytes), member.length - TRAILER_BYTES);
   member.writeUInt32LE(bytes.length % 2 ** 32, member.length - 4);
   return member;
@@ -98,7 +120,12 @@ export async function gunzipMember(bytes: Buffer, limit: InflateLimit): Promise<
 }
 
 /** @throws BentoError as {@link inflateMember} does */
-export function gunzipMemberSync(bytes: Buffer, { sizeMax }: InflateLimit): Buffer {
+export function gunzipMemberSync(bytes: Buffer, limit: InflateLimit): Buffer {
+  return inflateMemberSync(bytes, limit).bytes;
+}
+
+/** @throws BentoError as {@link inflateMember} does */
+export function inflateMemberSync(bytes: Buffer, { sizeMax }: InflateLimit): InflatedMember {
   const start = headerBytes(bytes);
   let info: InflateInfo;
   try {
@@ -107,7 +134,7 @@ export function gunzipMemberSync(bytes: Buffer, { sizeMax }: InflateLimit): Buff
   } catch (error) {
     throw inflateError(error, sizeMax);
   }
-  return checkTrailer(bytes, start + info.engine.bytesWritten, info.buffer).bytes;
+  return checkTrailer(bytes, start + info.engine.bytesWritten, info.buffer);
 }
 
 /**

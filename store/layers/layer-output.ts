@@ -1,12 +1,23 @@
 import { createHash, type Hash } from 'node:crypto';
 
+import type { BlobPlace } from '../blob-file.ts';
 import type { Digest } from '../digest.ts';
 
 /** Where the bytes of a blob go. A returned promise holds the writer back, which then uses the memory again. */
 export interface LayerSink {
   write(bytes: Buffer): Promise<void> | void;
+  /** The same for bytes that lie elsewhere in the store; a sink that has no use for that is given them to write. */
+  refer?(bytes: Uint8Array, place: BlobPlace): Promise<void> | void;
   /** Forgets everything behind the first `sizeBytes` bytes. */
   rewind(sizeBytes: number): Promise<void> | void;
+}
+
+/** Bytes of a member that lie in another blob, too. */
+export interface SharedBytes {
+  /** Where in the member they begin. */
+  at: number;
+  lengthBytes: number;
+  place: BlobPlace;
 }
 
 /** A place in a layer to come back to. */
@@ -37,14 +48,32 @@ export class LayerOutput {
 
   /**
    * @param raw - what `member` inflates to
+   * @param shared - what of it lies elsewhere, in order
    * @returns where in the blob the member begins
    */
-  async member(raw: Uint8Array, member: Uint8Array): Promise<number> {
+  async member(raw: Uint8Array, member: Uint8Array, shared: readonly SharedBytes[] = []): Promise<number> {
     const offset = this.sizeBytes;
     this.#tar.update(raw);
     this.uncompressedBytes += raw.length;
-    await this.bytes(member);
+    let done = 0;
+    for (const { at, lengthBytes, place } of shared) {
+      await this.bytes(member.subarray(done, at));
+      done = at + lengthBytes;
+      await this.#refer(member.subarray(at, done), place);
+    }
+    await this.bytes(member.subarray(done));
     return offset;
+  }
+
+  async #refer(bytes: Uint8Array, place: BlobPlace): Promise<void> {
+    if (this.#sink.refer === undefined) {
+      await this.bytes(bytes);
+      return;
+    }
+    await this.#flush();
+    this.sizeBytes += bytes.length;
+    this.#blob.update(bytes);
+    await this.#sink.refer(bytes, place);
   }
 
   /** Bytes that are not part of the tar. They are copied: the caller may use their memory again. */

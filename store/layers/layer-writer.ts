@@ -5,6 +5,7 @@ import { toText, type ByteString } from '../byte-string.ts';
 import { digestOf, type Digest } from '../digest.ts';
 import type { Chunk, Entry, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
+import type { EarlierContent } from './earlier-chunk.ts';
 import { encodeFooter } from './footer.ts';
 import { gzipMember, gzipMemberSync } from './gzip-member.ts';
 import { LargeFile, LargePieces, type LargeContent } from './large-file.ts';
@@ -29,15 +30,25 @@ const HEADER_BYTES = 3 * BLOCK_BYTES;
 const GROUPS_PER_THREAD = 3;
 
 /** The bytes of a file. */
-export type LayerContent =
-  /** A file on disk; `onGone` tells that it had disappeared when it was to be read. */
-  | { path: ByteString; times?: FileTimes }
-  /** An open file, which the writer closes. */
+export type LayerContent = (
+  | /** A file on disk; `onGone` tells that it had disappeared when it was to be read. */
+    { path: ByteString; times?: FileTimes }
+    /** An open file, which the writer closes. */
   | { fd: number; times?: FileTimes }
   /** Pieces of any size; called again when there turn out to be more or fewer bytes than `entry.sizeBytes`. */
-  | { read: () => AsyncIterable<Buffer> | Iterable<Buffer> };
+  | { read: () => AsyncIterable<Buffer> | Iterable<Buffer> }
+) & {
+  /** What a large file was before, readable until the layer is finished or closed. */
+  earlier?: EarlierContent | undefined;
+};
 
 type FileSource = FileJob['source'];
+
+/** What else is known of a large file. */
+interface LargeRest {
+  ifGone?: Entry | undefined;
+  earlier?: EarlierContent | undefined;
+}
 
 export interface LayerWriterOptions {
   /** Where the work is done. */
@@ -122,14 +133,15 @@ export class LayerWriter {
     }
     if ('fd' in content) this.#fds.add(content.fd);
     if ('read' in content) {
-      await this.#addPieces(entry, content.read);
+      await this.#addPieces(entry, content);
       return;
     }
     const source: FileSource =
       'path' in content
         ? { kind: 'path', path: content.path, times: content.times }
         : { kind: 'fd', fd: content.fd, times: content.times };
-    if (entry.sizeBytes >= LARGE_BYTES) await this.#addLargeFile(entry, source, ifGone);
+    const { earlier } = content;
+    if (entry.sizeBytes >= LARGE_BYTES) await this.#addLargeFile(entry, source, { ifGone, earlier });
     else await this.#addToGroup({ entry, source, ifGone }, entry.sizeBytes);
   }
 
@@ -223,9 +235,9 @@ export class LayerWriter {
   }
 
   /** Pieces are held until it is clear whether they make a large file. */
-  async #addPieces(entry: Entry, read: () => AsyncIterable<Buffer> | Iterable<Buffer>): Promise<void> {
+  async #addPieces(entry: Entry, { read, earlier }: Extract<LayerContent, { read: unknown }>): Promise<void> {
     if (entry.sizeBytes >= LARGE_BYTES) {
-      await this.#addLarge(entry, () => new LargePieces(read, entry.sizeBytes));
+      await this.#addLarge(entry, () => new LargePieces(read, entry.sizeBytes), { earlier });
       return;
     }
     const pieces: Buffer[] = [];
@@ -240,16 +252,16 @@ export class LayerWriter {
       throw error;
     }
     if (sizeBytes >= LARGE_BYTES) {
-      await this.#addLarge(entry, () => new LargePieces(read, sizeBytes));
+      await this.#addLarge(entry, () => new LargePieces(read, sizeBytes), { earlier });
       return;
     }
     await this.#addToGroup({ entry, source: { kind: 'bytes', bytes: Buffer.concat(pieces) } }, sizeBytes);
   }
 
   /** Read ahead as groups are, when it is no larger than a chunk; else chunk by chunk when its turn comes. */
-  async #addLargeFile(entry: Entry, source: FileSource, ifGone?: Entry): Promise<void> {
+  async #addLargeFile(entry: Entry, source: FileSource, rest: LargeRest): Promise<void> {
     if (entry.sizeBytes >= CHUNK_BYTES) {
-      await this.#addLarge(entry, () => this.#openLarge(source), ifGone);
+      await this.#addLarge(entry, () => this.#openLarge(source), rest);
       return;
     }
     await this.#endGroup();
@@ -257,8 +269,8 @@ export class LayerWriter {
       async () => await this.#options.pool.file(source),
       async (packed) => {
         if (packed.kind === 'packed') await this.#writeFile(entry, packed);
-        else if (packed.kind === 'gone') await this.#writeGone(entry, ifGone);
-        else await this.#writeOpened(entry, this.#openLarge(source), ifGone);
+        else if (packed.kind === 'gone') await this.#writeGone(entry, rest.ifGone);
+        else await this.#writeOpened(entry, this.#openLarge(source), rest);
         if (source.kind === 'fd') this.#closeFd(source.fd);
       },
     );
@@ -270,21 +282,21 @@ export class LayerWriter {
     return new LargeFile(source.fd, source.times);
   }
 
-  async #addLarge(entry: Entry, open: () => LargeContent | undefined, ifGone?: Entry): Promise<void> {
+  async #addLarge(entry: Entry, open: () => LargeContent | undefined, rest: LargeRest): Promise<void> {
     await this.#endGroup();
     await this.#chain.add(
       () => Promise.resolve(),
-      async () => await this.#writeOpened(entry, open(), ifGone),
+      async () => await this.#writeOpened(entry, open(), rest),
     );
   }
 
-  async #writeOpened(entry: Entry, content: LargeContent | undefined, ifGone: Entry | undefined): Promise<void> {
+  async #writeOpened(entry: Entry, content: LargeContent | undefined, rest: LargeRest): Promise<void> {
     if (content === undefined) {
-      await this.#writeGone(entry, ifGone);
+      await this.#writeGone(entry, rest.ifGone);
       return;
     }
     try {
-      await this.#writeLarge(entry, content);
+      await this.#writeLarge(entry, content, rest.earlier);
     } finally {
       content.close();
     }
@@ -306,13 +318,13 @@ export class LayerWriter {
   }
 
   /** What was written of a file that changed meanwhile is taken back. */
-  async #writeLarge(entry: Entry, content: LargeContent): Promise<void> {
+  async #writeLarge(entry: Entry, content: LargeContent, earlier: EarlierContent | undefined): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       const mark = await this.#out.mark();
       const changed = content.changed();
       const { mode, mtimeSec, mtimeNsec } = changed ?? entry;
       const file: Entry = { ...entry, mode, mtimeSec, mtimeNsec, sizeBytes: content.sizeBytes };
-      const written = await this.#writeChunks(file, this.#packed(content));
+      const written = await this.#writeChunks(file, this.#packed(content, earlier));
       if (content.mustRepeat(written.sizeBytes, attempt)) {
         await this.#out.rewind(mark);
         continue;
@@ -326,12 +338,17 @@ export class LayerWriter {
   }
 
   /** Chunks compressed as many at a time as there are threads, in order. */
-  async *#packed(content: LargeContent): AsyncGenerator<PackedChunk, void, undefined> {
+  async *#packed(
+    content: LargeContent,
+    earlier: EarlierContent | undefined,
+  ): AsyncGenerator<PackedChunk, void, undefined> {
     const ahead: Promise<PackedChunk>[] = [];
+    let fileOffset = 0;
     try {
       for await (const source of content.chunks()) {
         this.#chain.assertNotFailed();
-        const packed = this.#options.pool.chunk(source);
+        const packed = this.#options.pool.chunk(source, earlier?.chunkAt(fileOffset));
+        fileOffset += CHUNK_BYTES;
         packed.catch(() => undefined); // looked at when its turn comes
         ahead.push(packed);
         const oldest = ahead.length >= this.#options.pool.width ? ahead.shift() : undefined;
@@ -352,10 +369,10 @@ export class LayerWriter {
     const chunks: Chunk[] = [];
     let fileOffset = 0;
     for await (const chunk of packed) {
-      const { raw, member, digest } = chunk;
+      const { raw, member, digest, shared } = chunk;
       whole?.update(raw);
       const place = {
-        blobOffset: raw.length === 0 ? 0 : await this.#out.member(raw, member),
+        blobOffset: raw.length === 0 ? 0 : await this.#out.member(raw, member, shared),
         blobBytes: member.length,
       };
       if (raw.length > 0) chunks.push({ fileOffset, sizeBytes: raw.length, digest, ...place, innerOffset: 0 });

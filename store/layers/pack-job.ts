@@ -5,7 +5,8 @@ import type { ByteString } from '../byte-string.ts';
 import { digestOf, type Digest } from '../digest.ts';
 import type { Entry } from '../entry.ts';
 import { openRegular } from '../regular-file.ts';
-import { gzipMemberSync, memberBytesMax } from './gzip-member.ts';
+import { readEarlier, reusableMember, sameBytes, type EarlierChunk, type SameBytes } from './earlier-chunk.ts';
+import { gzipChunkSync, gzipMemberSync, memberBytesMax } from './gzip-member.ts';
 import { GrowingBuffer, readSteadily, type ChangedFile, type FileTimes } from './steady-read.ts';
 import { paddingOf } from './tar-fields.ts';
 import { encodeTarHeader } from './tar-header.ts';
@@ -103,6 +104,8 @@ export class GroupFacts {
 export interface ChunkJob {
   kind: 'chunk';
   room: ChunkRoom;
+  /** What was at the same place before. */
+  earlier?: EarlierChunk | undefined;
   source: { kind: 'fd'; fd: number; offset: number; sizeBytes: number } | { kind: 'bytes'; bytes: Uint8Array };
 }
 
@@ -145,6 +148,8 @@ export interface ChunkReply {
   rawBytes: number;
   memberBytes: number;
   digest: Digest;
+  /** What of the member an earlier one has, too. */
+  same?: SameBytes[];
 }
 
 /** A file packed as one chunk; what is not there any more, or has grown beyond a chunk, is left to the caller. */
@@ -281,15 +286,34 @@ function packOpenFile(fd: number, times: FileTimes | undefined, room: ChunkRoom)
 }
 
 /** Reads, hashes and compresses a piece of a large file. */
-export function packChunk({ source, room }: ChunkJob): ChunkReply {
-  if (source.kind === 'fd') return deflateIn(room, readRange(source, Buffer.from(room.raw)));
-  Buffer.from(room.raw).set(source.bytes);
-  return deflateIn(room, source.bytes.length);
+export function packChunk({ source, room, earlier }: ChunkJob): ChunkReply {
+  const rawBytes = source.kind === 'fd' ? readRange(source, Buffer.from(room.raw)) : source.bytes.length;
+  if (source.kind === 'bytes') Buffer.from(room.raw).set(source.bytes);
+  const before = earlier && rawBytes > 0 ? readEarlier(earlier) : undefined;
+  if (earlier === undefined || before === undefined) return deflateIn(room, rawBytes);
+  return (
+    reuse(room, rawBytes, { digest: earlier.digest, member: before }) ??
+    compare(deflateIn(room, rawBytes), room, before)
+  );
+}
+
+/** Takes the earlier member as it is when it holds the same bytes. */
+function reuse(room: ChunkRoom, rawBytes: number, before: { digest: Digest; member: Buffer }): ChunkReply | undefined {
+  const raw = Buffer.from(room.raw, 0, rawBytes);
+  const digest = digestOf(raw);
+  const member = digest === before.digest ? reusableMember(before.member, raw) : undefined;
+  if (member === undefined || member.length > room.member.byteLength) return undefined;
+  member.copy(Buffer.from(room.member));
+  return { rawBytes, memberBytes: member.length, digest, same: [{ at: 0, from: 0, lengthBytes: member.length }] };
+}
+
+function compare(packed: ChunkReply, room: ChunkRoom, before: Buffer): ChunkReply {
+  return { ...packed, same: sameBytes(Buffer.from(room.member, 0, packed.memberBytes), before) };
 }
 
 function deflateIn(room: ChunkRoom, rawBytes: number): ChunkReply {
   const raw = Buffer.from(room.raw, 0, rawBytes);
-  const member = gzipMemberSync(raw);
+  const member = gzipChunkSync(raw);
   member.copy(Buffer.from(room.member));
   return { rawBytes, memberBytes: member.length, digest: digestOf(raw) };
 }

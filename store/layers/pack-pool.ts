@@ -4,6 +4,8 @@ import { Worker } from 'node:worker_threads';
 
 import type { Digest } from '../digest.ts';
 import { unpackError } from '../thread-error.ts';
+import { sharedBytes, type EarlierChunk } from './earlier-chunk.ts';
+import type { SharedBytes } from './layer-output.ts';
 import { GroupFacts, newChunkRoom, newRoom, type ChunkReply, type ChunkRoom, type ChunkSource } from './pack-job.ts';
 import type { FileJob, FileReply, GroupReply, GroupRoom, PackJob, RecordItem } from './pack-job.ts';
 import { runJob, type PackReply } from './pack-worker.ts';
@@ -30,6 +32,8 @@ export interface PackedChunk {
   raw: Uint8Array;
   member: Uint8Array;
   digest: Digest;
+  /** What of the member lies in other blobs, too, in order. */
+  shared?: readonly SharedBytes[];
   /** Where it lies until it is released; absent when it is the caller's own memory. */
   room?: ChunkRoom;
 }
@@ -84,9 +88,14 @@ export class PackPool {
     return reply;
   }
 
-  async chunk(source: ChunkSource): Promise<PackedChunk> {
+  /** @param earlier - what was at the same place before: bytes that are the same need not be compressed, nor kept twice */
+  async chunk(source: ChunkSource, earlier?: EarlierChunk): Promise<PackedChunk> {
     const room = this.#chunkRooms.pop() ?? newChunkRoom();
-    return packedChunk((await this.#run({ kind: 'chunk', source, room })) as ChunkReply, room);
+    const reply = (await this.#run({ kind: 'chunk', source, room, earlier })) as ChunkReply;
+    const packed = packedChunk(reply, room);
+    return earlier === undefined || reply.same === undefined
+      ? packed
+      : { ...packed, shared: sharedBytes(reply.same, earlier) };
   }
 
   /** Takes back the memory of what is written and recorded. */

@@ -31,7 +31,7 @@ const IDS = [
   ...['node', 'native-modules', 'kernel', 'memory', 'descriptors', 'inotify', 'user-namespaces', 'tools'],
   ...['fuse-device', 'mount-rights', 'fusermount3', 'user-allow-other', 'fuse', 'fuse-passthrough', 'fuse-resend'],
   'overlay',
-  ...['config', 'store', 'space', 'locks', 'reflink', 'index', 'daemon', 'mounts'],
+  ...['config', 'store', 'space', 'locks', 'reflink', 'index', 'thin', 'daemon', 'mounts'],
 ];
 
 function statesIn({ checks }: Report): Record<string, string> {

@@ -1,5 +1,6 @@
 import { strict as assert } from 'node:assert';
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 
 import { verifyStore } from '../../fs/maintenance/verify.ts';
@@ -10,10 +11,10 @@ import { removeHeadRecord } from '../../fs/workspace/heads.ts';
 import { openInto } from '../../fs/workspace/open.ts';
 import { openCheckpoint } from '../../fs/workspace/workspace.ts';
 import { IndexDatabase } from '../../index/database.ts';
-import type { Digest } from '../../store/digest.ts';
+import { hexOf, type Digest } from '../../store/digest.ts';
 import { Store } from '../../store/store.ts';
 import type { Layout } from '../../store/layout.ts';
-import { blobPath, headOf, readManifest, temporaryFiles, workspaceId } from '../fixtures/command-checks.ts';
+import { headOf, readManifest, temporaryFiles, workspaceId } from '../fixtures/command-checks.ts';
 import { changeDirectory } from '../fixtures/random-directory.ts';
 import type { Random } from '../fixtures/random.ts';
 import { Sandbox } from '../fixtures/sandbox.ts';
@@ -77,6 +78,15 @@ export class CrashWorld {
     changeDirectory(workspace, this.random, count);
     rmSync(path.join(workspace, 'a.txt'), { recursive: true, force: true });
     writeFileSync(path.join(workspace, 'a.txt'), `change ${this.#changeCount++}`);
+  }
+
+  /** Changes some bytes of a file of 3 MiB, which is made if need be: the next save keeps the rest where it is. */
+  changeLarge(): void {
+    const large = path.join(this.sandbox.workspace, 'large.bin');
+    if (!existsSync(large)) writeFileSync(large, randomBytes(3 << 20));
+    const fd = openSync(large, 'r+');
+    writeSync(fd, `change ${this.#changeCount++}`, this.random.below(3 << 20));
+    closeSync(fd);
   }
 
   /** Writes to some files of the workspace, each of which its head has: work that is not saved, and no new paths. */
@@ -163,23 +173,33 @@ export class CrashWorld {
     const { storePath, workspace } = this.sandbox;
     assert.deepEqual([...temporaryFiles(storePath), ...temporaryFiles(workspace)], [], 'litter after gc');
     assert.equal(existsSync(path.join(workspace, STAGING)), false, 'staging folder after gc');
-    const needed = this.#neededBlobs([...after.values(), this.head]);
-    const blobs = readdirSync(path.join(storePath, 'blobs', 'sha256'));
+    const needed = await this.#neededBlobs([...after.values(), this.head]);
+    const { blobs } = new Store(storePath);
     assert.deepEqual(
-      blobs.filter((name) => !needed.has(name)),
+      (await blobs.list()).filter((digest) => !needed.has(digest)),
       [],
       'blobs that nothing needs after gc',
+    );
+    const whole = new Set(readdirSync(blobs.dir));
+    assert.deepEqual(
+      (await blobs.listThin()).filter((digest) => whole.has(hexOf(digest))),
+      [],
+      'recipes of blobs that are whole after gc',
     );
     const alive = new Set([...after.values(), this.head]);
     for (const digest of this.known.keys()) if (!alive.has(digest)) this.known.delete(digest);
   }
 
-  #neededBlobs(manifests: readonly Digest[]): Set<string> {
-    const digests = manifests.flatMap((digest) => {
-      const { config, layers } = readManifest(this.sandbox, digest);
-      return [digest, config.digest, ...layers.map((layer) => layer.digest)];
-    });
-    return new Set(digests.map((digest) => path.basename(blobPath(this.sandbox, digest))));
+  async #neededBlobs(manifests: readonly Digest[]): Promise<Set<Digest>> {
+    const { blobs } = new Store(this.sandbox.storePath);
+    const needed = new Set(
+      manifests.flatMap((digest) => {
+        const { config, layers } = readManifest(this.sandbox, digest);
+        return [digest, config.digest, ...layers.map((layer) => layer.digest)] as Digest[];
+      }),
+    );
+    for (const digest of needed) for (const base of await blobs.basesOf(digest)) needed.add(base);
+    return needed;
   }
 
   /** Removes a directory that was opened or forked for a moment, and that bento noted it. */

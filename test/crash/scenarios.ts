@@ -4,6 +4,7 @@ import path from 'node:path';
 
 import type { Digest } from '../../store/digest.ts';
 import { blobPath, headOf, readManifest } from '../fixtures/command-checks.ts';
+import { Store } from '../../store/store.ts';
 import { isRoot, missingFuse } from '../fixtures/machine.ts';
 import { compareFacts, withoutDirTimes } from '../fixtures/tree-facts.ts';
 import type { Attempt, Outcome, Scenario } from './crash-engine.ts';
@@ -13,10 +14,12 @@ import { assertEqual, assertNoneTorn, keptTags, STAGING, type CrashWorld } from 
 export const SCENARIOS: readonly Scenario[] = [
   { name: 'save', prepare: (world) => saving(world, []) },
   { name: 'save --flat', sameSteps: true, prepare: (world) => saving(world, ['--flat']) },
+  { name: 'save of a changed large file', prepare: savingLarge },
   { name: 'tag', prepare: tagging },
   { name: 'open in place', prepare: openingInPlace },
   { name: 'open into a new directory', prepare: openingNew },
   { name: 'gc', prepare: collecting },
+  { name: 'gc --whole', prepare: makingWhole },
   { name: 'verify --repair', prepare: repairing },
   { name: 'init', prepare: initialising },
   ...(isRoot() && missingFuse() === undefined
@@ -28,8 +31,12 @@ export const SCENARIOS: readonly Scenario[] = [
 ];
 
 function saving(world: CrashWorld, args: readonly string[]): Attempt {
-  const { workspace } = world.sandbox;
   world.change();
+  return savingNow(world, args);
+}
+
+function savingNow(world: CrashWorld, args: readonly string[]): Attempt {
+  const { workspace } = world.sandbox;
   const facts = world.facts();
   const headBefore = world.head;
   return {
@@ -49,6 +56,15 @@ function saving(world: CrashWorld, args: readonly string[]): Attempt {
       assertEqual(facts, world.facts(workspace), 'a save changes nothing in the workspace');
     },
   };
+}
+
+/** Bytes of a large file: the layer becomes a recipe. */
+async function savingLarge(world: CrashWorld): Promise<Attempt> {
+  await world.save(); // whatever a killed run left
+  world.changeLarge();
+  await world.save();
+  world.changeLarge();
+  return savingNow(world, []);
 }
 
 function reportedDigest({ stdout }: Outcome): string {
@@ -136,7 +152,13 @@ async function openingNew(world: CrashWorld): Promise<Attempt> {
 async function collecting(world: CrashWorld): Promise<Attempt> {
   const { sandbox } = world;
   world.change();
-  await world.save(['--flat']); // so that the layers of all earlier ones go
+  await world.save(['--flat']);
+  await world.assertCollects(1);
+  // From here on the same goes each time: base and delta of one title.
+  for (const args of [[], ['--flat']]) {
+    writeFileSync(path.join(sandbox.workspace, 'a.txt'), `to be collected ${world.random.below(1e6)}`);
+    await world.save(args);
+  }
   for (const place of [path.join('blobs', 'sha256'), path.join(world.layout.id, 'ingest')]) {
     writeFileSync(path.join(sandbox.storePath, place, `.tmp-1-${world.random.below(1e6)}`), 'cut off');
   }
@@ -154,11 +176,32 @@ async function collecting(world: CrashWorld): Promise<Attempt> {
   };
 }
 
+/** Checkpoints that are made of recipes: each gets a file of its own. */
+async function makingWhole(world: CrashWorld): Promise<Attempt> {
+  await savingLarge(world);
+  await world.save();
+  const { blobs } = new Store(world.sandbox.storePath);
+  assert.ok((await blobs.listThin()).length > 0, 'there is something to make whole');
+  return {
+    args: ['gc', '--whole'],
+    mayMove: () => false,
+    check: async ({ killed }) => {
+      if (!killed) assert.deepEqual(await blobs.listThin(), []);
+    },
+    settle: async () => {
+      (await world.sandbox.bento(['gc', '--whole'])).ok();
+      assert.deepEqual(await blobs.listThin(), []);
+    },
+  };
+}
+
 /** A layer in which a byte has changed, of which there is a copy under another name. */
 function repairing(world: CrashWorld): Attempt {
   const { sandbox } = world;
   const { layers } = readManifest(sandbox, world.head);
-  const layer = blobPath(sandbox, world.random.pick(layers).digest);
+  const layer = world.random.pick(
+    layers.map(({ digest }) => blobPath(sandbox, digest)).filter((file) => existsSync(file)),
+  );
   const bytes = readFileSync(layer);
   writeFileSync(path.join(path.dirname(layer), 'f'.repeat(64)), bytes);
   chmodSync(layer, 0o644);

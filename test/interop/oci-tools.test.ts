@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { execFileSync, type ExecFileSyncOptions } from 'node:child_process';
 import { chmodSync, linkSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -102,6 +103,39 @@ testSerialNeeding({ root: true, tools: ['skopeo', 'setfattr'] })(
     const elsewhere = sandbox.makeFolder('elsewhere');
     (await sandbox.bento(['init', '--store', path.dirname(returned)], { cwd: elsewhere })).ok();
     (await sandbox.bento(['open', '--copy', 'ws-returned:cp-2', '../opened'], { cwd: elsewhere })).ok();
+    t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('opened'), { ignore: OWN_FILES }), []);
+  },
+);
+
+testSerialNeeding({ tools: ['skopeo'] })(
+  'skopeo copies a checkpoint of which a layer was a recipe, once that was made whole',
+  async (t) => {
+    const sandbox = newSandbox(t);
+    const large = path.join(sandbox.workspace, 'large.bin');
+    writeFileSync(large, randomBytes(5_000_000));
+    (await sandbox.bento(['init'])).ok();
+    (await sandbox.bento(['save'])).ok();
+    const bytes = readFileSync(large);
+    bytes.fill('changed', 3_000_000, 3_004_096);
+    writeFileSync(large, bytes);
+    const { digest } = (await sandbox.bento(['save', '--json'])).ok().json<{ digest: string }>();
+    const image = (tag: string): string => `oci:${path.join(sandbox.storePath, workspaceId(sandbox))}:${tag}`;
+    const copy = (tag: string): string =>
+      run('skopeo', ['--insecure-policy', 'copy', '-q', image(tag), `oci:${sandbox.path('other')}:${tag}`]);
+    copy('cp-1');
+    t.throws(() => copy('cp-2'), undefined, 'which is what the option is for');
+    t.regex((await sandbox.bento(['gc', '--whole', '-n'])).ok().stdout, /^Would make 1 layer\(s\) whole, 4\.8MB:\n/);
+    t.throws(() => copy('cp-2'));
+    t.is((await sandbox.bento(['gc', '--whole'])).ok().stdout, 'Made 1 layer(s) whole, 4.8MB.\n');
+    copy('cp-2');
+    t.is(digestInLayout(sandbox.path('other'), 'cp-2'), digest);
+    bytes.fill('again', 1_000_000, 1_004_096);
+    writeFileSync(large, bytes);
+    (await sandbox.bento(['save'])).ok();
+    t.throws(() => copy('cp-3'));
+    (await sandbox.bento(['save', '--flat'])).ok();
+    copy('cp-4');
+    (await sandbox.bento(['open', 'cp-4', sandbox.path('opened')])).ok();
     t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('opened'), { ignore: OWN_FILES }), []);
   },
 );

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { BlobIngest, BlobPool } from '../../store/blobs.ts';
+import { BlobIngest } from '../../store/blob-ingest.ts';
+import { BlobPool } from '../../store/blobs.ts';
 import { digestOf, hexOf, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { newFolder } from '../fixtures/workspaces.ts';

@@ -56,7 +56,7 @@ export class FileWriter {
   }
 
   close(): void {
-    if (this.#layer !== undefined) closeSync(this.#layer.fd);
+    this.#layer?.blob.close();
     this.#layer = undefined;
   }
 

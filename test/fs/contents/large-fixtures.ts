@@ -86,7 +86,7 @@ async function saveOnce(): Promise<{ root: string; manifest: Digest }> {
 /** Flips a byte in the compressed form of a chunk. */
 export function damage({ blob }: SavedFile, chunk: Chunk | undefined): void {
   const bytes = readFileSync(blob);
-  const at = (chunk?.blobOffset ?? 0) + ((chunk?.blobBytes ?? 0) >> 1);
+  const at = (chunk?.blobOffset ?? 0) + Math.floor((chunk?.blobBytes ?? 0) * 0.45); // not where a segment begins
   bytes.writeUInt8(bytes.readUInt8(at) ^ 0x55, at);
   chmodSync(blob, 0o644);
   writeFileSync(blob, bytes);

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -5,12 +6,13 @@ import { collectGarbage, type GcOptions, type GcResult } from '../../../fs/maint
 import type { RetentionPolicy } from '../../../fs/maintenance/retention.ts';
 import { verifyStore } from '../../../fs/maintenance/verify.ts';
 import { openInPlace } from '../../../fs/workspace/open.ts';
-import { readHeadRecords } from '../../../fs/workspace/heads.ts';
+import { readHeadRecords, removeHeadRecord } from '../../../fs/workspace/heads.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { openCheckpoint, type Workspace } from '../../../fs/workspace/workspace.ts';
 import { shareBlobs } from '../../../store/blob-lock.ts';
 import type { Digest } from '../../../store/digest.ts';
-import { newFolder, newSource, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
+import { storeCheckpoint } from '../../../store/checkpoint.ts';
+import { headOf, newFolder, newSource, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
 
 const SECOND = new Date('2026-03-10T12:00:00Z');
 const DAY_MS = 86_400_000;
@@ -265,6 +267,38 @@ test('collectGarbage() takes any digest in a bento.yaml for a head, even where t
   writeFileSync(join(broken.dir, 'bento.yaml'), `head: ${first}\n  : [not yaml`);
   await collect(here, { policy: KEEP_ONE });
   t.deepEqual(await tagsOf(here), ['cp-1', 'cp-2', 'cp-3', 'latest']);
+});
+
+test('collectGarbage() keeps a blob that no manifest names while a recipe takes bytes from it', async (t) => {
+  const workspace = await newWorkspace(t);
+  const { blobs } = workspace.source.store;
+  const large = randomBytes(3 << 20);
+  writeFileSync(join(workspace.dir, 'large'), large);
+  await saveWorkspace(workspace);
+  large.fill('changed', 2_000_000, 2_000_500);
+  writeFileSync(join(workspace.dir, 'large'), large);
+  await saveWorkspace(workspace);
+  const { checkpoint } = await headOf(workspace);
+  const [base, delta] = checkpoint.layers.slice(-2).map(({ descriptor }) => descriptor.digest) as [Digest, Digest];
+  t.deepEqual(await blobs.basesOf(delta), [base]);
+  const layers = checkpoint.layers.filter(({ descriptor }) => descriptor.digest !== base);
+  const alone = await storeCheckpoint(blobs, { layers, meta: checkpoint.meta, parent: undefined });
+  await workspace.layout.setTags(['alone', 'latest'], alone);
+  rmSync(workspace.dir, { recursive: true });
+  await removeHeadRecord(workspace.layout, workspace.dir);
+  const leftover = join(blobs.thinDir, '.tmp-1-a');
+  writeFileSync(leftover, 'cut off');
+  const { leftovers } = await collect(workspace, { policy: { keepLast: 1, keepTagged: true } });
+  t.deepEqual(
+    leftovers.map(({ path }) => path),
+    [leftover],
+  );
+  t.deepEqual(
+    (await blobs.list()).filter((digest) => digest === base || digest === delta),
+    [base, delta].sort(),
+  );
+  t.deepEqual((await workspace.layout.tags()).get('cp-1'), undefined);
+  await assertWhole(t, workspace);
 });
 
 test('a workspace that is opened again finds everything after a collection', async (t) => {

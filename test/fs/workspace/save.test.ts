@@ -249,6 +249,18 @@ test('saveWorkspace() with `flat` writes what a first save would write, copying 
   t.is(deps, freshDeps, 'byte for byte');
 });
 
+test('saveWorkspace() with `flat` puts no delta on a single layer', async (t) => {
+  const workspace = await newWorkspace(t);
+  for (const content of ['one', 'two']) {
+    write(workspace, 'main.ts', content);
+    const { titles } = await saveWorkspace(workspace, { flat: true });
+    t.deepEqual(
+      titles.map(({ layerCount }) => layerCount),
+      [1, 1, 1],
+    );
+  }
+});
+
 test('saveWorkspace() with `flat` makes a checkpoint although nothing changed, and only once', async (t) => {
   const workspace = await newWorkspace(t);
   for (const content of ['1', '2']) {

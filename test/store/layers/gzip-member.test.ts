@@ -5,10 +5,13 @@ import test from 'ava';
 import {
   gunzipMember,
   gunzipMemberSync,
+  gzipChunkSync,
   gzipMember,
   gzipMemberSync,
   GZIP_HEADER,
   inflateMember,
+  SEGMENT_BYTES,
+  SEGMENT_END,
 } from '../../../store/layers/gzip-member.ts';
 import { noise, run } from './layer-fixtures.ts';
 
@@ -60,4 +63,14 @@ test('gunzipMember() says DIGEST_MISMATCH when the bytes do not match the checks
   ]);
   await t.throwsAsync(gunzipMember(wrong, { sizeMax: 100 }), { code: 'DIGEST_MISMATCH' });
   t.throws(() => gunzipMemberSync(wrong, { sizeMax: 100 }), { code: 'DIGEST_MISMATCH' });
+});
+
+test('gzipChunkSync() compresses each segment as if it were alone, and inflates as one member', (t) => {
+  const bytes = Buffer.from(Array.from({ length: 2.5 * SEGMENT_BYTES }, (_, i) => (i * i) >> 8));
+  const member = gzipChunkSync(bytes);
+  t.deepEqual(gunzipMemberSync(member, { sizeMax: bytes.length }), bytes);
+  const changed = Buffer.from(bytes).fill('changed', 2 * SEGMENT_BYTES);
+  const firstTwo = member.lastIndexOf(SEGMENT_END) + SEGMENT_END.length;
+  t.deepEqual(gzipChunkSync(changed).subarray(0, firstTwo), member.subarray(0, firstTwo));
+  t.deepEqual(gzipChunkSync(bytes.subarray(0, SEGMENT_BYTES)), gzipMemberSync(bytes.subarray(0, SEGMENT_BYTES)));
 });

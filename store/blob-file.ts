@@ -1,0 +1,200 @@
+import { closeSync, fstatSync, openSync } from 'node:fs';
+
+import { thinPath, wholePath } from './blob-paths.ts';
+import { shortDigest, type Digest } from './digest.ts';
+import { BentoError, errnoOf } from './errors.ts';
+import { basesOf, readRecipe, type Recipe, type ThinPiece } from './thin-recipe.ts';
+
+/** Bytes of a blob by the name that others may give them. */
+export interface BlobPlace {
+  digest: Digest;
+  offset: number;
+}
+
+/** A stretch of a blob as it lies in one open file. */
+export interface BlobRange {
+  fd: number;
+  /** In the file. */
+  offset: number;
+  lengthBytes: number;
+  /** What a recipe may call it: bytes that the file of this blob itself holds. */
+  place: BlobPlace;
+}
+
+/**
+ * A blob held open for reading at random, whole or thin; nobody need know which. The bytes are not verified: whoever reads
+ * parts checks the chunk digests.
+ */
+export interface BlobFile {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  /** How many files it may hold open. */
+  readonly fileCount: number;
+  /**
+   * Where a stretch lies.
+   *
+   * @throws BentoError BLOB_MISSING or FORMAT_INVALID when that of a thin blob is not to be had; RangeError outside the blob
+   */
+  ranges(offset: number, lengthBytes: number): BlobRange[];
+  /** The same for bytes that lie in the blob's own file: all of a whole blob, the literals of a thin one. */
+  ownRange(offset: number, lengthBytes: number): BlobRange;
+  close(): void;
+}
+
+/** @throws BentoError BLOB_MISSING, or FORMAT_INVALID when it is thin and its recipe damaged */
+export function openBlobFile(storeRoot: string, digest: Digest): BlobFile {
+  // A thin blob may be made whole between the first look and the second.
+  const file = openWhole(storeRoot, digest) ?? openThin(storeRoot, digest) ?? openWhole(storeRoot, digest);
+  if (file === undefined) throw missingBlob(digest);
+  return file;
+}
+
+/** @throws BentoError as `openBlobFile`; undefined when the store has no such thin blob */
+export function openThin(storeRoot: string, digest: Digest): ThinFile | undefined {
+  const fd = openIfThere(thinPath(storeRoot, digest));
+  if (fd === undefined) return undefined;
+  try {
+    return new ThinFile(storeRoot, digest, { fd, recipe: readRecipe(fd, digest) });
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function openWhole(storeRoot: string, digest: Digest): BlobFile | undefined {
+  const fd = openIfThere(wholePath(storeRoot, digest));
+  return fd === undefined ? undefined : new WholeFile(digest, fd);
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** A file that holds all bytes of a blob. */
+export class WholeFile implements BlobFile {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  readonly fileCount = 1;
+  readonly #fd: number;
+
+  /** @param fd - closed by `close` */
+  constructor(digest: Digest, fd: number) {
+    this.digest = digest;
+    this.#fd = fd;
+    this.sizeBytes = fstatSync(fd).size;
+  }
+
+  ranges(offset: number, lengthBytes: number): BlobRange[] {
+    return lengthBytes === 0 ? [] : [this.ownRange(offset, lengthBytes)];
+  }
+
+  ownRange(offset: number, lengthBytes: number): BlobRange {
+    if (offset + lengthBytes > this.sizeBytes) throw endsBefore(this, offset + lengthBytes);
+    return { fd: this.#fd, offset, lengthBytes, place: { digest: this.digest, offset } };
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+/** A recipe, and the blobs it names, each opened when first needed: one that is missing costs no more than its pieces. */
+export class ThinFile implements BlobFile {
+  readonly digest: Digest;
+  readonly recipe: Recipe;
+  readonly #storeRoot: string;
+  readonly #fd: number;
+  readonly #bases = new Map<Digest, BlobFile>();
+  /** The blobs that it takes bytes from. */
+  readonly bases: readonly Digest[];
+
+  constructor(storeRoot: string, digest: Digest, { fd, recipe }: { fd: number; recipe: Recipe }) {
+    this.#storeRoot = storeRoot;
+    this.digest = digest;
+    this.#fd = fd;
+    this.recipe = recipe;
+    this.bases = basesOf(recipe.pieces);
+  }
+
+  get sizeBytes(): number {
+    return this.recipe.sizeBytes;
+  }
+
+  get fileCount(): number {
+    return this.bases.length + 1;
+  }
+
+  ranges(offset: number, lengthBytes: number): BlobRange[] {
+    if (offset + lengthBytes > this.sizeBytes) throw endsBefore(this, offset + lengthBytes);
+    const ranges: BlobRange[] = [];
+    const end = offset + lengthBytes;
+    for (let i = this.#pieceAt(offset), done = offset; done < end; i += 1) {
+      const piece = this.recipe.pieces[i];
+      if (piece === undefined) throw new RangeError('a recipe without gaps has a gap');
+      const partBytes = Math.min(piece.at + piece.lengthBytes, end) - done;
+      ranges.push(this.#rangeOf(piece, done, partBytes));
+      done += partBytes;
+    }
+    return ranges;
+  }
+
+  ownRange(offset: number, lengthBytes: number): BlobRange {
+    if (offset + lengthBytes > this.sizeBytes) throw endsBefore(this, offset + lengthBytes);
+    const piece = this.recipe.pieces[this.#pieceAt(offset)];
+    if (piece?.base === undefined && piece !== undefined && offset + lengthBytes <= piece.at + piece.lengthBytes)
+      return this.#rangeOf(piece, offset, lengthBytes);
+    throw new BentoError(
+      'FORMAT_INVALID',
+      `thin blob ${shortDigest(this.digest)} does not hold bytes ${offset} to ${offset + lengthBytes} itself`,
+      { hint: 'recipes name no bytes that lie elsewhere again: `bento verify` says which checkpoints are whole' },
+    );
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+    for (const base of this.#bases.values()) base.close();
+    this.#bases.clear();
+  }
+
+  #rangeOf({ at, base, offset }: ThinPiece, from: number, lengthBytes: number): BlobRange {
+    const inSource = offset + from - at;
+    if (base !== undefined) return this.#base(base).ownRange(inSource, lengthBytes);
+    return { fd: this.#fd, offset: inSource, lengthBytes, place: { digest: this.digest, offset: from } };
+  }
+
+  #base(digest: Digest): BlobFile {
+    const known = this.#bases.get(digest);
+    if (known !== undefined) return known;
+    const file = openBlobFile(this.#storeRoot, digest);
+    this.#bases.set(digest, file);
+    return file;
+  }
+
+  /** The piece that holds a byte. */
+  #pieceAt(offset: number): number {
+    const { pieces } = this.recipe;
+    let [low, high] = [0, pieces.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const piece = pieces[middle];
+      if (piece !== undefined && piece.at + piece.lengthBytes <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+export function missingBlob(digest: Digest): BentoError {
+  return new BentoError('BLOB_MISSING', `blob ${digest} is not in the store`, {
+    hint: 'another checkpoint may be whole: see `bento list`',
+  });
+}
+
+function endsBefore({ digest }: BlobFile, end: number): BentoError {
+  return new BentoError('FORMAT_INVALID', `blob ${shortDigest(digest)} ends before byte ${end}`);
+}
