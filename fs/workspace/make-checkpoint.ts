@@ -21,7 +21,7 @@ import { titledLayers, type OpenCheckpoint, type Workspace } from './workspace.t
 
 /** A stack of this many layers under one title is written anew as one: container engines stack 127 layers at most. */
 const STACK_HEIGHT_MAX = 40;
-/** Deltas together heavier than their base, and than this, are written into it: much of them is out of date by then. */
+/** Layers that together are heavier than the heaviest one of their stack, and than this: much of them is out of date by then. */
 const DELTA_BYTES_MIN = 32 * 1024 * 1024;
 
 export interface CheckpointToMake {
@@ -139,10 +139,15 @@ async function mustRepack({ source }: Workspace, { head, options }: CheckpointTo
   return false;
 }
 
-/** By what the layers take in the store: a thin delta costs what it changed, however large the file is. */
-async function isHeavy(store: Store, [base, ...deltas]: readonly CheckpointLayer[]): Promise<boolean> {
-  const stored = deltas.map(async ({ descriptor }) => (await store.blobs.storedSizeOf(descriptor.digest)) ?? 0);
-  return sum(await Promise.all(stored)) > Math.max(base?.descriptor.size ?? 0, DELTA_BYTES_MIN);
+/**
+ * By what the layers take in the store: a thin delta costs what it changed, however large the file is. The heaviest one is
+ * what the others are compared with, be it the base or not: a large file that came later is no reason to write it again.
+ */
+async function isHeavy(store: Store, stack: readonly CheckpointLayer[]): Promise<boolean> {
+  const stored = stack.map(async ({ descriptor }) => (await store.blobs.storedSizeOf(descriptor.digest)) ?? 0);
+  const sizes = await Promise.all(stored);
+  const heaviest = Math.max(0, ...sizes);
+  return sum(sizes) - heaviest > Math.max(heaviest, DELTA_BYTES_MIN);
 }
 
 /** Who hands the store's folder to programs that know nothing of recipes says so. */

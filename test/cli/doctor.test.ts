@@ -157,14 +157,14 @@ function giveTo(sandbox: Sandbox, uid: number): void {
 }
 
 testSerialNeeding({ root: true, fuse: true, tools: ['unshare', 'nsenter', 'setpriv', 'fusermount3'] })(
-  'doctor as an ordinary user tries fusermount3, and knows that forks are copies',
+  'doctor as an ordinary user tries fusermount3, and knows that forks are copy-on-write',
   async (t) => {
     const sandbox = newSandbox(t);
     giveTo(sandbox, NOBODY);
     const machine = await Namespaces.ofMounts(t, sandbox, FUSE_FOR_ALL);
     const { report, code } = await diagnose(t, sandbox, { run: (args) => machine.bentoAs(NOBODY, args) });
     t.is(code, 0);
-    t.like(report, { mount: { engine: 'fuse' }, fork: { engine: 'copy' } });
+    t.like(report, { mount: { engine: 'fuse' }, fork: { engine: 'cow' } });
     t.like(statesIn(report), {
       'fuse-device': 'ok',
       'mount-rights': 'limited',

@@ -171,7 +171,7 @@ test('forks whose command was killed are whole once they are on record, and leav
   }
 });
 
-test('a hundred forks in one command take under five seconds and under a megabyte each', async (t) => {
+test('a hundred forks in one command take under a megabyte each', async (t) => {
   const sandbox = newSandbox(t);
   makeManyFiles(sandbox.workspace, { fileCount: 2000 });
   (await sandbox.bento(['init'])).ok();
@@ -180,9 +180,8 @@ test('a hundred forks in one command take under five seconds and under a megabyt
   const kib = (): number =>
     Number(execFileSync('du', ['-skx', sandbox.storePath], { encoding: 'utf8' }).split('\t')[0]);
   const before = kib();
-  const start = performance.now();
   (await sandbox.bento(['fork', 'cp-1', '../f', '-n', '100'])).ok();
-  t.log(`${(performance.now() - start).toFixed(0)} ms, ${kib() - before} KiB`);
+  t.log(`${kib() - before} KiB`);
   t.true(kib() - before < 100 * 1024);
   (await sandbox.bento(['unmount', '--all'])).ok();
 });
