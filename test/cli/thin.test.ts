@@ -85,7 +85,7 @@ async function damagesOf(sandbox: Sandbox, ...args: string[]): Promise<Damage[]>
 
 async function assertOpens(t: ExecutionContext, sandbox: Sandbox, ref: string): Promise<void> {
   const dir = sandbox.path(`opened-${ref}-${process.hrtime.bigint()}`);
-  (await sandbox.bento(['open', ref, dir])).ok();
+  (await sandbox.bento(['open', '--copy', ref, dir])).ok();
   t.deepEqual(compareByWalk(sandbox.workspace, dir, { ignore: OWN_FILES }), []);
 }
 
@@ -180,7 +180,7 @@ testSerialNeeding({ root: true, fuse: true })(
     const { addedBytes } = await save(sandbox, ['--dir', fork]);
     t.true(addedBytes < 300_000, `${addedBytes} bytes`);
     const opened = sandbox.path('opened');
-    (await sandbox.bento(['open', 'cp-3', opened])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-3', opened])).ok();
     t.is(Buffer.compare(readFileSync(path.join(opened, 'large.bin')), readFileSync(path.join(fork, 'large.bin'))), 0);
     (await sandbox.bento(['close', fork])).ok();
     (await sandbox.bento(['unmount', place])).ok();
@@ -204,7 +204,7 @@ for (const engine of ['overlay', 'cow']) {
       writeAt(path.join(fork, 'moved/large.bin'), MIB, randomBytes(4096));
       t.true((await save(sandbox, ['--dir', fork])).addedBytes < 300_000);
       const opened = sandbox.path('opened');
-      (await sandbox.bento(['open', 'cp-3', opened])).ok();
+      (await sandbox.bento(['open', '--copy', 'cp-3', opened])).ok();
       const [there, here] = [fork, opened].map((dir) => readFileSync(path.join(dir, 'moved/large.bin')));
       t.true(there?.equals(here ?? Buffer.alloc(0)));
       (await sandbox.bento(['close', fork])).ok();
@@ -296,7 +296,7 @@ test.serial('verify tells of a missing base and of a damaged recipe, quickly, to
   flipByte(recipe, lstatSync(recipe).size - 70);
   const [found] = await damagesOf(sandbox);
   t.regex(found?.what ?? '', /recipe of thin blob/);
-  const failed = await sandbox.bento(['open', 'cp-2', sandbox.path('never')]);
+  const failed = await sandbox.bento(['open', '--copy', 'cp-2', sandbox.path('never')]);
   assertFails(t, failed, { code: 'FORMAT_INVALID', says: /recipe of thin blob/ });
 });
 

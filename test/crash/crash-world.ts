@@ -80,13 +80,19 @@ export class CrashWorld {
     writeFileSync(path.join(workspace, 'a.txt'), `change ${this.#changeCount++}`);
   }
 
-  /** Changes some bytes of a file of 3 MiB, which is made if need be: the next save keeps the rest where it is. */
-  changeLarge(): void {
+  /**
+   * Changes some bytes of a file of 2 MiB, which is made if need be: the next save keeps the rest where it is.
+   *
+   * @returns whether it was made
+   */
+  changeLarge(): boolean {
     const large = path.join(this.sandbox.workspace, 'large.bin');
-    if (!existsSync(large)) writeFileSync(large, randomBytes(3 << 20));
+    const isNew = !existsSync(large);
+    if (isNew) writeFileSync(large, randomBytes(2 << 20));
     const fd = openSync(large, 'r+');
-    writeSync(fd, `change ${this.#changeCount++}`, this.random.below(3 << 20));
+    writeSync(fd, `change ${this.#changeCount++}`, this.random.below(2_000_000));
     closeSync(fd);
+    return isNew;
   }
 
   /** Writes to some files of the workspace, each of which its head has: work that is not saved, and no new paths. */

@@ -60,9 +60,7 @@ function savingNow(world: CrashWorld, args: readonly string[]): Attempt {
 
 /** Bytes of a large file: the layer becomes a recipe. */
 async function savingLarge(world: CrashWorld): Promise<Attempt> {
-  await world.save(); // whatever a killed run left
-  world.changeLarge();
-  await world.save();
+  if (world.changeLarge()) await world.save(); // made: something to change
   world.changeLarge();
   return savingNow(world, []);
 }

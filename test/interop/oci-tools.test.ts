@@ -135,7 +135,7 @@ testSerialNeeding({ tools: ['skopeo'] })(
     t.throws(() => copy('cp-3'));
     (await sandbox.bento(['save', '--flat'])).ok();
     copy('cp-4');
-    (await sandbox.bento(['open', 'cp-4', sandbox.path('opened')])).ok();
+    (await sandbox.bento(['open', '--copy', 'cp-4', sandbox.path('opened')])).ok();
     t.deepEqual(compareByWalk(sandbox.workspace, sandbox.path('opened'), { ignore: OWN_FILES }), []);
   },
 );
