@@ -193,23 +193,6 @@ export const ACCEPTED: readonly Accepted[] = [
   {
     engine: 'cow',
     origins: ['checkpoint', 'fresh'],
-    reason: 'not yet: copy_file_range() gives EROFS, which callers do not take for a reason to copy',
-    checks: [
-      'times: copy_file_range() moves those of the target',
-      'allocate: copy_file_range() of a whole file',
-      'allocate: copy_file_range() of a part to another place',
-      'allocate: copy_file_range() behind the end: zeros between',
-      'allocate: copy_file_range() of more than there is',
-      'allocate: copy_file_range() of a large file to a new one',
-      'allocate: copy_file_range() into a large file',
-      'allocate: copy_file_range() within a large file',
-      'allocate: copy_file_range() from a name to a new name of it',
-      'allocate: copy_file_range() sees what was just written',
-    ],
-  },
-  {
-    engine: 'cow',
-    origins: ['checkpoint', 'fresh'],
     reason: 'not yet: sgid without execution, and what fallocate() takes',
     checks: [
       'owners and modes: fallocate() by the owner takes suid',

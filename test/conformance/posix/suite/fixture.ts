@@ -73,6 +73,7 @@ const SYMLINKS: Record<string, string> = {
 /** The tree a check works on: some of everything, all with the same old time. */
 export function makeFixture(dir: string, { large }: { large: boolean }): void {
   const at = (name: string): string => path.join(dir, name);
+  process.umask(0o022);
   mkdirSync(dir, { recursive: true, mode: 0o755 });
   chmodSync(dir, 0o777);
   for (const name of Object.keys(FOLDERS)) mkdirSync(at(name));
@@ -87,14 +88,15 @@ export function makeFixture(dir: string, { large }: { large: boolean }): void {
   mkfifo(at('fifo'), 0o644);
   mknod(at('null'), 0o020666, 1, 3);
   chmodSync(at('null'), 0o666);
-  for (const [name, { mode = 0o644, owner = 0 }] of Object.entries(FILES)) dress(at(name), mode, owner);
-  for (const [name, { mode = 0o755, owner = 0 }] of Object.entries(FOLDERS)) dress(at(name), mode, owner);
+  for (const [name, { mode = 0o644, owner = 0 }] of Object.entries(FILES)) dress(at(name), { mode, owner }, 0o644);
+  for (const [name, { mode = 0o755, owner = 0 }] of Object.entries(FOLDERS)) dress(at(name), { mode, owner }, 0o755);
   for (const name of fixtureNames(large).reverse()) lutimesSync(at(name), FIXTURE_TIME, FIXTURE_TIME);
 }
 
-function dress(file: string, mode: number, owner: number): void {
-  chownSync(file, owner, owner);
-  chmodSync(file, mode); // after chown, which takes suid away
+/** Only what is not so already: there are fifty objects in each of a thousand fixtures. */
+function dress(file: string, wanted: { mode: number; owner: number }, made: number): void {
+  if (wanted.owner !== 0) chownSync(file, wanted.owner, wanted.owner);
+  if (wanted.mode !== made) chmodSync(file, wanted.mode); // after chown, which takes suid away
 }
 
 function fixtureNames(large: boolean): string[] {
