@@ -56,6 +56,11 @@ function shortened(slot: Slot, path: ByteString): ByteString {
   return rest;
 }
 
+/** A path that others can use until the next call here: of one that is too long, a shorter way to the same place. */
+export function withinReach(path: ByteString): ByteString {
+  return path.length < PATH_MAX ? path : shortened(slotA, path);
+}
+
 function result(value: number): number {
   return value < 0 ? -lastErrno() : value;
 }

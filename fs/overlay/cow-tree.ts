@@ -2,7 +2,7 @@ import { constants, readdirSync } from 'node:fs';
 
 import { toFsPath, type ByteString } from '../../store/byte-string.ts';
 import { errnoOf } from '../../store/errors.ts';
-import { statOf, xattrOf, type FileStat } from '../../store/file-calls.ts';
+import { statOf, withinReach, xattrOf, type FileStat } from '../../store/file-calls.ts';
 import { ERRNO } from '../protocol/constants.ts';
 import { CowNode, generationOf, ROOT_ID, upperIdOf } from './cow-node.ts';
 import { ErrnoError } from './errno-error.ts';
@@ -423,7 +423,8 @@ export class CowTree {
   upperNames(dir: CowNode): UpperName[] {
     if (!dir.inUpper || dir.isGone) return [];
     try {
-      const entries = readdirSync(toFsPath(this.path(dir)), { encoding: 'latin1', withFileTypes: true });
+      const path = toFsPath(withinReach(this.path(dir)));
+      const entries = readdirSync(path, { encoding: 'latin1', withFileTypes: true });
       return entries.map((entry) => ({
         name: entry.name,
         isDir: entry.isDirectory(),
