@@ -94,10 +94,11 @@ export function getXattr(tree: CowTree, node: CowNode, name: ByteString): Buffer
   return (node.lower === undefined ? undefined : tree.lower.xattrs(node.lower)?.get(name)) ?? -ERRNO.ENODATA;
 }
 
-/** @returns the names, each with a NUL @throws ErrnoError */
-export function listXattrs(tree: CowTree, node: CowNode): Buffer {
+/** @param options.withTrusted - only root sees the names of trusted attributes @returns the names, each with a NUL @throws ErrnoError */
+export function listXattrs(tree: CowTree, node: CowNode, { withTrusted }: { withTrusted: boolean }): Buffer {
   const names = node.inUpper && !node.isGone ? upperNames(tree.path(node)) : lowerNames(tree, node);
-  const shown = names.filter((name) => !isMark(name)).map((name) => `${name}\0`);
+  const isShown = (name: ByteString): boolean => !isMark(name) && (withTrusted || !name.startsWith('trusted.'));
+  const shown = names.filter(isShown).map((name) => `${name}\0`);
   return Buffer.from(shown.join(''), 'latin1');
 }
 

@@ -19,7 +19,7 @@ import type { Recovery } from '../overlay/recovery.ts';
 import { rmdirEntry, unlinkEntry } from '../overlay/remove-entries.ts';
 import { renameEntry } from '../overlay/rename-entry.ts';
 import type { SessionLog } from '../overlay/session-log.ts';
-import { getXattr, listXattrs, removeXattrOf, setattr, setXattrOf } from '../overlay/set-attributes.ts';
+import { getXattr, killSetuid, listXattrs, removeXattrOf, setattr, setXattrOf } from '../overlay/set-attributes.ts';
 import { encodeAttrOut, encodeEntryOut, encodeNegativeEntry, encodeRdev, type Attr } from '../protocol/attr.ts';
 import { ERRNO, OPCODE, OPEN_FLAG } from '../protocol/constants.ts';
 import { isResent, plainUniqueOf, REPLY_HEADER_BYTES, type Request } from '../protocol/header.ts';
@@ -70,6 +70,7 @@ const BODY = REPLY_HEADER_BYTES;
 const NAME_MAX_BYTES = 255;
 const LINK_MAX_BYTES = 4095;
 const S_IFLNK = 0o120000;
+const ROOT_UID = 0;
 
 type WorkspaceHandler = (workspace: ServedWorkspace, request: Request, session: Session) => Outcome;
 
@@ -301,8 +302,10 @@ const getxattr: WorkspaceHandler = (workspace, { nodeId, bytes }, session) => {
   return typeof value === 'number' ? value : replyBytes(session, sizeBytes, value);
 };
 
-const listxattr: WorkspaceHandler = (workspace, { nodeId, bytes }, session) =>
-  replyBytes(session, decodeListxattrIn(bytes), listXattrs(workspace.tree, nodeOf(workspace, nodeId)));
+const listxattr: WorkspaceHandler = (workspace, { nodeId, bytes, uid }, session) => {
+  const names = listXattrs(workspace.tree, nodeOf(workspace, nodeId), { withTrusted: uid === ROOT_UID });
+  return replyBytes(session, decodeListxattrIn(bytes), names);
+};
 
 const XATTR_CREATE = 1;
 
@@ -380,8 +383,10 @@ const fsync: WorkspaceHandler = (workspace, { nodeId, bytes }) => {
   return 0;
 };
 
-const fallocate: WorkspaceHandler = (workspace, { nodeId, bytes }) => {
-  workspace.files.allocate(nodeOf(workspace, nodeId), decodeFallocateIn(bytes));
+const fallocate: WorkspaceHandler = (workspace, { nodeId, bytes, uid }) => {
+  const node = nodeOf(workspace, nodeId);
+  workspace.files.allocate(node, decodeFallocateIn(bytes));
+  if (uid !== ROOT_UID) killSetuid(workspace.tree, node); // here the kernel does not say
   return 0;
 };
 

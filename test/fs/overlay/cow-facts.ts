@@ -31,7 +31,7 @@ export function factsOfCow(tree: CowTree): string[] {
   const facts: string[] = [];
   const groups = new Map<number, string>();
   const visit = (dir: CowNode, path: string): void => {
-    facts.push(describe(path, tree.stat(dir), '', listXattrs(tree, dir)));
+    facts.push(describe(path, tree.stat(dir), '', listXattrs(tree, dir, { withTrusted: true })));
     for (const entry of [...tree.list(dir)].sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const node = tree.listed(dir, entry);
       const at = `${path}/${entry.name}`;
@@ -40,7 +40,7 @@ export function factsOfCow(tree: CowTree): string[] {
       else {
         const stat = entry.below?.stat ?? tree.stat(node);
         const text = contentOfCow(tree, node, stat) + sameAs(groups, node.id, at);
-        facts.push(describe(at, stat, text, listXattrs(tree, node)));
+        facts.push(describe(at, stat, text, listXattrs(tree, node, { withTrusted: true })));
       }
     }
   };
