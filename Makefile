@@ -19,7 +19,7 @@ BIN := node_modules/.bin
 INSTALLED := node_modules/.package-lock.json
 
 .DEFAULT_GOAL := build
-.PHONY: help build check test test-mount soak golden fmt demo bench install clean distclean
+.PHONY: help build check test test-mount soak soak-posix golden fmt demo bench install clean distclean
 
 help:
 	@echo 'make build       compile into dist/ (npm ci first, when node_modules is missing or old)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test        every test, or FILES="dist/test/store/layout.test.js ..."'
 	@echo 'make test-mount  the tests that need /dev/fuse'
 	@echo 'make soak        kill commands and the server of mounts again and again, race processes; or SOAK="--runs 200 --seed 7"'
+	@echo 'make soak-posix  random file operations in forks of both engines; or SOAK="--minutes 10 --seed 7"'
 	@echo 'make golden      rewrite the golden files; read the diff'
 	@echo 'make fmt         format in place'
 	@echo 'make demo        the main job on a copy of this checkout'
@@ -58,6 +59,9 @@ test-mount: build
 
 soak: build
 	@node dist/test/crash/soak.js $(SOAK)
+
+soak-posix: build
+	@node dist/test/conformance/posix/soak.js $(SOAK)
 
 golden: build
 	@UPDATE_GOLDEN=1 node scripts/test.js $(FILES)
