@@ -16,8 +16,11 @@ export interface RuntimeDir {
   tree: string;
   log: string;
   lock: string;
-  /** What is open in a mounted fork, for the process that serves it next. */
-  sessionLog(fork: string): string;
+}
+
+/** What is open in a mounted fork, for the process that serves it next. */
+export function sessionLogOf({ dir }: Pick<RuntimeDir, 'dir'>, fork: string): string {
+  return join(dir, `session-${fork}`);
 }
 
 /**
@@ -78,7 +81,6 @@ function placesIn(dir: string): RuntimeDir {
     tree: join(dir, 'tree'),
     log: join(dir, 'daemon.log'),
     lock: join(dir, 'daemon.lock'),
-    sessionLog: (fork) => join(dir, `session-${fork}`),
   };
 }
 

@@ -17,7 +17,7 @@ import { workspaceHandlers } from '../../serving/workspace-handlers.ts';
 import type { ServeOptions } from '../../serving/serve-loop.ts';
 import { registerBacking, releaseBacking } from './backing.ts';
 import type { ConnectionKind } from './connection.ts';
-import { runtimeDir } from './runtime-dir.ts';
+import { runtimeDir, sessionLogOf } from './runtime-dir.ts';
 import type { ConnectionToServe } from './serve-worker.ts';
 import type { Serving } from './served-trees.ts';
 
@@ -39,7 +39,7 @@ export function openServedWorkspace(
   { fd, shows, negotiated }: ConnectionToServe & { shows: WorkspaceKind },
 ): OpenWorkspace {
   const forkDir = forkDirOf(serving, shows);
-  const logPath = runtimeDir(serving.store.root).sessionLog(shows.fork);
+  const logPath = sessionLogOf(runtimeDir(serving.store.root), shows.fork);
   const { log, isResumed } = SessionLog.open(logPath);
   const options = treeOptions(serving, shows, log.openNodes);
   const { scratch } = options;

@@ -33,7 +33,7 @@ import type { Wishes } from '../../serving/negotiate.ts';
 import { MountTable, type MountStatus } from '../mount-table.ts';
 import { mountedAt, mountedFileSystems } from '../mountinfo.ts';
 import { isAloneInNamespace } from '../namespaces.ts';
-import { runtimeDir, type RuntimeDir } from './runtime-dir.ts';
+import { runtimeDir, sessionLogOf, type RuntimeDir } from './runtime-dir.ts';
 import { ServerProcess } from './server-process.ts';
 import { SMALL_HEAP } from './small-process.ts';
 
@@ -262,7 +262,7 @@ class Supervisor {
     const mayOthers = allowOther || (isWorkspace && this.#isRoot);
     const options = { target: fromText(target), allowOther: mayOthers, readOnly: !isWorkspace };
     const fd = this.#isRoot ? mountAsRoot(options) : mountAsUser(options);
-    if (shows.kind === 'workspace') SessionLog.clear(this.#runtime.sessionLog(shows.fork));
+    if (shows.kind === 'workspace') SessionLog.clear(sessionLogOf(this.#runtime, shows.fork));
     const negotiated = shakeHands(fd, wishesFor(shows, this.#isRoot));
     this.#server.serve({ target, shows, negotiated, fd });
     if (isShared(shows)) makePrivate(fromText(target));

@@ -161,7 +161,7 @@ testMounting('tryOverlay() works where forks do, says why where it does not, and
   t.deepEqual(leftovers(folder), []);
 
   const mounting = examineMounting(merged);
-  t.like(mounting, { mount: { engine: 'bind' }, fork: { engine: 'copy' } });
+  t.like(mounting, { mount: { engine: 'bind' }, fork: { engine: 'cow' } });
   const overlay = mounting.checks.find(({ id }) => id === 'overlay');
   t.is(overlay?.state, 'missing');
   t.regex(overlay?.advice ?? '', /a store on ext4/);

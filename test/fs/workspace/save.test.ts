@@ -279,7 +279,7 @@ test('saveWorkspace() writes a stack anew when what is out of date outweighs the
   write(workspace, 'small', 'base');
   await saveWorkspace(workspace);
   for (const height of [2, 3, 4]) {
-    write(workspace, 'large', randomBytes(33 << 20));
+    write(workspace, 'large', randomBytes((32 + height) << 20)); // each heavier than the one before
     await saveWorkspace(workspace);
     t.is((await headOf(workspace)).checkpoint.layers.filter(({ title }) => title === 'project').length, height);
   }
