@@ -1,6 +1,6 @@
 import type { ByteString } from '../../store/byte-string.ts';
 import type { FileStat } from '../../store/file-calls.ts';
-import type { Listed } from './cow-tree.ts';
+import type { Listed } from './listed.ts';
 import type { PartialFile } from './partial-file.ts';
 
 /** Objects that the upper directory alone has go by their inode numbers there, above all ids of the index. */

@@ -6,8 +6,9 @@ import { statOf, withinReach, xattrOf, type FileStat } from '../../store/file-ca
 import { ERRNO } from '../protocol/constants.ts';
 import { CowNode, generationOf, ROOT_ID, upperIdOf } from './cow-node.ts';
 import { ErrnoError } from './errno-error.ts';
+import { cookieOf, type Listed } from './listed.ts';
 import type { LowerObject, LowerTree } from './lower-tree.ts';
-import { decodeOrigin, isWhiteout, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
+import { decodeOrigin, isWhiteout, isWhiteoutAt, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
 import { PartialFile } from './partial-file.ts';
 import { withUpper } from './upper-file.ts';
 import type { ScratchFolder } from './scratch-folder.ts';
@@ -428,7 +429,7 @@ export class CowTree {
       return entries.map((entry) => ({
         name: entry.name,
         isDir: entry.isDirectory(),
-        isWhiteout: entry.isCharacterDevice() && this.#isWhiteoutAt(dir, entry.name),
+        isWhiteout: entry.isCharacterDevice() && isWhiteoutAt(this.pathIn(dir, entry.name)),
       }));
     } catch (error) {
       throw new ErrnoError(ERRNO[errnoOf(error) === 'ENOENT' ? 'ESTALE' : 'EIO']);
@@ -474,11 +475,6 @@ export class CowTree {
     return dir.lower === undefined || this.lower.list(dir.lower).every(({ name }) => hidden.has(name));
   }
 
-  #isWhiteoutAt(dir: CowNode, name: ByteString): boolean {
-    const stat = statOf(this.pathIn(dir, name));
-    return typeof stat !== 'number' && isWhiteout(stat);
-  }
-
   /** Whether a directory is, or is in, another. */
   isInside(node: CowNode, dir: CowNode): boolean {
     for (let at: CowNode | undefined = node; at !== undefined; at = at.names[0]?.parent) if (at === dir) return true;
@@ -490,25 +486,6 @@ export class CowTree {
 function isUnmarked(node: CowNode | undefined, below: LowerObject | undefined): boolean {
   if (node?.inUpper !== true || node.isDir || below === undefined) return false;
   return !isRegular(below.stat) && !isDirectory(below.stat) && node.lower === undefined;
-}
-
-/** An entry of a directory as it shows. */
-export interface Listed {
-  name: ByteString;
-  /** Where a listing goes on after it; below 2^53, never 0. */
-  cookie: number;
-  /** Set when it is as the checkpoint has it. */
-  below: LowerObject | undefined;
-}
-
-/** 51 bits of a name (FNV-1a, twice), above all positions in a directory of a checkpoint. */
-function cookieOf(name: ByteString): number {
-  let [low, high] = [0x811c9dc5, 0x01000193];
-  for (let i = 0; i < name.length; i += 1) {
-    low = Math.imul(low ^ name.charCodeAt(i), 0x01000193);
-    high = Math.imul(high ^ name.charCodeAt(i) ^ (i << 8), 0x85ebca6b);
-  }
-  return 2 ** 52 + (low >>> 0) * 2 ** 19 + (high >>> 13);
 }
 
 export function isDirectory({ mode }: FileStat): boolean {

@@ -24,7 +24,7 @@ import { copyUp, copyUpDir } from './copy-up.ts';
 import type { CowNode } from './cow-node.ts';
 import type { CowTree } from './cow-tree.ts';
 import { ErrnoError, need, succeed } from './errno-error.ts';
-import { isWhiteout } from './marks.ts';
+import { isWhiteoutAt } from './marks.ts';
 
 const { S_IFMT, S_IFCHR, S_ISGID, S_ISUID } = { ...constants, S_ISGID: 0o2000, S_ISUID: 0o4000 };
 const DEFAULT_ACL = 'system.posix_acl_default';
@@ -229,9 +229,4 @@ function giveAway(tree: CowTree, parent: CowNode, path: ByteString, { uid, gid, 
 
 function parentStat(tree: CowTree, parent: CowNode): FileStat {
   return need(statOf(tree.path(parent)));
-}
-
-function isWhiteoutAt(path: ByteString): boolean {
-  const stat = statOf(path);
-  return typeof stat !== 'number' && isWhiteout(stat);
 }

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 
-import type { FileStat } from '../../store/file-calls.ts';
+import { statOf, type FileStat } from '../../store/file-calls.ts';
 import type { ByteString } from '../../store/byte-string.ts';
 
 /**
@@ -41,6 +41,11 @@ export function isMark(name: ByteString): boolean {
 /** A name that is gone. */
 export function isWhiteout({ mode, rdevMajor, rdevMinor }: FileStat): boolean {
   return (mode & constants.S_IFMT) === constants.S_IFCHR && rdevMajor === 0 && rdevMinor === 0;
+}
+
+export function isWhiteoutAt(path: ByteString): boolean {
+  const stat = statOf(path);
+  return typeof stat !== 'number' && isWhiteout(stat);
 }
 
 /** An entry of a layer, named so that it can be found again when the index was made anew. */

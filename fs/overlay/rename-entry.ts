@@ -5,7 +5,6 @@ import {
   RENAME_NOREPLACE,
   RENAME_WHITEOUT,
   setXattr,
-  statOf,
   unlink,
 } from '../../store/file-calls.ts';
 import { copyUp, copyUpDir } from './copy-up.ts';
@@ -13,7 +12,7 @@ import type { CowNode } from './cow-node.ts';
 import { isDirectory, type CowTree } from './cow-tree.ts';
 import { ErrnoError, succeed } from './errno-error.ts';
 import type { Place } from './make-entries.ts';
-import { isWhiteout } from './marks.ts';
+import { isWhiteoutAt } from './marks.ts';
 import { clearWhiteouts, keepAside, loseName } from './remove-entries.ts';
 
 const YES = Buffer.from('y');
@@ -118,9 +117,4 @@ function settle(tree: CowTree, { node, parent }: Moved, to: Place): void {
   if (node.lower !== undefined) tree.moved.set(node.lower, node);
   tree.countSubdir(parent, -1);
   tree.countSubdir(to.parent, 1);
-}
-
-function isWhiteoutAt(path: ByteString): boolean {
-  const stat = statOf(path);
-  return typeof stat !== 'number' && isWhiteout(stat);
 }

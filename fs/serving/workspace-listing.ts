@@ -1,5 +1,5 @@
 import type { CowNode } from '../overlay/cow-node.ts';
-import type { Listed } from '../overlay/cow-tree.ts';
+import type { Listed } from '../overlay/listed.ts';
 import { ERRNO } from '../protocol/constants.ts';
 import { encodeDirent, encodeDirentPlus, type Dirent } from '../protocol/dirent.ts';
 import { REPLY_HEADER_BYTES, type Request } from '../protocol/header.ts';
