@@ -1,3 +1,5 @@
+import { constants } from 'node:fs';
+
 import { readLink, RENAME_EXCHANGE, statfsOf, type FileStat } from '../../store/file-calls.ts';
 import type { CowNode } from '../overlay/cow-node.ts';
 import type { CowTree } from '../overlay/cow-tree.ts';
@@ -69,7 +71,7 @@ export interface ServedWorkspace {
 const BODY = REPLY_HEADER_BYTES;
 const NAME_MAX_BYTES = 255;
 const LINK_MAX_BYTES = 4095;
-const S_IFLNK = 0o120000;
+const { O_TRUNC, S_IFLNK } = constants;
 const ROOT_UID = 0;
 
 type WorkspaceHandler = (workspace: ServedWorkspace, request: Request, session: Session) => Outcome;
@@ -134,6 +136,12 @@ function replyOpen({ reply }: Session, at: number, node: CowNode): number {
   return encodeOpenOut(reply, at, { fh: 0, openFlags, backingId });
 }
 
+/**
+ * What was just made is empty: cutting it would have ext4 write it out when it is closed, as it does for files whose contents
+ * are replaced. Measured with 500 MB: 0.32 s instead of 0.11.
+ *
+ * @see Linux fs/ext4/inode.c, EXT4_STATE_DA_ALLOC_CLOSE
+ */
 function replyCreated(
   workspace: ServedWorkspace,
   request: Request,
@@ -142,7 +150,7 @@ function replyCreated(
   flags: number,
 ): Outcome {
   const entryBytes = replyMade(session, made);
-  openNode(workspace, request, made.node, { flags, killsSetuid: false, mode: made.stat.mode });
+  openNode(workspace, request, made.node, { flags: flags & ~O_TRUNC, killsSetuid: false, mode: made.stat.mode });
   return entryBytes + replyOpen(session, BODY + entryBytes, made.node);
 }
 
