@@ -47,7 +47,7 @@ function makeRepository(root: string): void {
   makeManyFiles(root, { fileCount: REPO_FILES, seed: 2 });
   git(root, 'init', '-q');
   git(root, 'add', '-A');
-  git(root, '-c', 'user.name=b', '-c', 'user.email=b@b', 'commit', '-q', '-m', 'all');
+  git(root, '-c', 'user.name=b', '-c', 'user.email=b@b', '-c', 'gc.auto=0', 'commit', '-q', '-m', 'all');
   git(root, 'gc', '-q');
   git(root, 'status');
 }

@@ -23,14 +23,7 @@ const PACKAGES: readonly (readonly [name: string, version: string, fileCount: nu
   ['express', '5.1.0', 600],
   ['vite', '7.1.12', 300],
 ];
-const OPTIONS = [
-  '--prefer-offline',
-  '--ignore-scripts',
-  '--no-audit',
-  '--no-fund',
-  '--no-update-notifier',
-  '--loglevel=error',
-];
+const OPTIONS = ['--ignore-scripts', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error'];
 
 /** A project whose packages are in npm's cache, and its lock file. */
 export interface NpmProject {
@@ -55,15 +48,15 @@ export function makeProject(dir: string, fileCountMin: number): NpmProject {
   }
   const project = { name: 'project', version: '1.0.0', private: true, dependencies };
   writeFileSync(path.join(dir, 'package.json'), JSON.stringify(project));
-  npm(dir, 'install', '--package-lock-only');
-  npm(dir, 'ci');
+  npm(dir, 'install', '--package-lock-only', '--prefer-online'); // a cache may know of versions only what was there once
+  npm(dir, 'ci', '--prefer-online');
   const fileCount = Number(run('sh', ['-c', 'find node_modules -type f | wc -l'], { cwd: dir }));
   run('rm', ['-rf', 'node_modules'], { cwd: dir });
   return { dir, fileCount };
 }
 
 export function npmCi(cwd: string): void {
-  npm(cwd, 'ci');
+  npm(cwd, 'ci', '--prefer-offline');
 }
 
 function npm(cwd: string, ...args: string[]): void {

@@ -96,7 +96,7 @@ function makeRepository(root: string, fileCount: number): void {
   makeManyFiles(root, { fileCount, seed: 2 });
   const commit = (message: string): void => {
     git(root, 'add', '-A');
-    git(root, '-c', 'user.name=b', '-c', 'user.email=b@b', 'commit', '-q', '-m', message);
+    git(root, '-c', 'user.name=b', '-c', 'user.email=b@b', '-c', 'gc.auto=0', 'commit', '-q', '-m', message);
   };
   git(root, 'init', '-q', '-b', 'main');
   commit('main');

@@ -31,6 +31,18 @@ export const ERRORS = {
   PERMISSION_DENIED: { exitCode: 41, errno: 'EACCES' },
   INDEX_BROKEN: { exitCode: 42, errno: 'EIO' },
   LOCKED: { exitCode: 43, errno: 'EAGAIN' },
+  /** Nobody answers, or not in time; asking again later may help. */
+  REMOTE_UNREACHABLE: { exitCode: 50, errno: 'EIO' },
+  /** The registry wants other credentials, or none will do. */
+  REMOTE_DENIED: { exitCode: 51, errno: 'EACCES' },
+  /** The registry has no such repository, tag, manifest or blob. */
+  REMOTE_NOT_FOUND: { exitCode: 52, errno: 'ENOENT' },
+  /** The registry answers what the specification does not allow: wrong bytes, wrong ranges, endless bodies, redirects in a circle. */
+  REMOTE_INVALID: { exitCode: 53, errno: 'EIO' },
+  /** The registry understood and does not want to: a name it does not take, a quota, a read-only mirror. */
+  REMOTE_REFUSED: { exitCode: 54, errno: 'EIO' },
+  /** Here and there have checkpoints that the other does not, under one name. */
+  DIVERGED: { exitCode: 55, errno: 'EBUSY' },
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;
