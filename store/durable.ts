@@ -58,22 +58,33 @@ export interface DurableFile {
   mode: number;
 }
 
+export interface DurableWrite {
+  /** Other folders that have to be durable, too. */
+  folders?: readonly string[];
+  /** To be done when the files are where they belong, and before their folders are synced. */
+  onRenamed?: () => void;
+}
+
 /**
  * `writeFileDurably` for many files at once: what has to wait for the disk waits together. All are durable afterwards, in
  * no particular order.
  */
-export async function writeFilesDurably(files: readonly DurableFile[]): Promise<void> {
+export async function writeFilesDurably(
+  files: readonly DurableFile[],
+  { folders = [], onRenamed }: DurableWrite = {},
+): Promise<void> {
   const temporaries = files.map(({ path }) => temporaryBeside(path));
   try {
     await Promise.all(files.map(async ({ data, mode }, at) => await writeSynced(temporaries[at] ?? '', data, mode)));
     faultPoint('durable.written');
     await Promise.all(files.map(async ({ path }, at) => await rename(temporaries[at] ?? '', path)));
     faultPoint('durable.renamed');
+    onRenamed?.();
   } catch (error) {
     await Promise.all(temporaries.map(async (path) => await rm(path, { force: true })));
     throw error;
   }
-  await Promise.all([...new Set(files.map(({ path }) => dirname(path)))].map(syncDir));
+  await Promise.all([...new Set([...files.map(({ path }) => dirname(path)), ...folders])].map(syncDir));
 }
 
 async function writeSynced(path: string, data: string | Uint8Array, mode: number): Promise<void> {

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import type { Digest } from '../../store/digest.ts';
-import { isTemporary, syncDir, writeFilesDurably, type DurableFile } from '../../store/durable.ts';
+import { isTemporary, writeFilesDurably, type DurableFile, type DurableWrite } from '../../store/durable.ts';
 import { BentoError, describeSystemError, errnoOf } from '../../store/errors.ts';
 import { faultPoint } from '../../store/fault-point.ts';
 import type { Lock } from '../../store/lock.ts';
@@ -104,13 +104,16 @@ export class ForkMaking {
 
   /** All that has to survive is durable before the first mount. Records come last: a fork on record is whole. */
   async #prepareAll(base: ForkBase): Promise<void> {
-    for (const record of this.records) await this.#table.makeForkDirs(record);
+    for (const record of this.records) this.#table.makeForkDirs(record);
     faultPoint('fork.dirs-made');
     const uppers = this.records.map((record) => join(this.#table.forkDir(record), 'upper'));
-    await this.#write(uppers.flatMap((upper) => this.#filesIn(upper, base)));
-    for (const upper of uppers) giveAttributes(upper, base);
-    const folders = uppers.map((upper) => dirname(upper));
-    await Promise.all([...new Set(folders.flatMap((dir) => [dir, dirname(dir)]))].map(syncDir));
+    await this.#write(
+      uppers.flatMap((upper) => this.#filesIn(upper, base)),
+      {
+        folders: uppers.flatMap((upper) => [dirname(upper), dirname(dirname(upper))]),
+        onRenamed: () => uppers.forEach((upper) => giveAttributes(upper, base)),
+      },
+    );
     faultPoint('fork.described');
     await this.#recordAll();
     for (const record of this.records) writeNote(record, this.#store.root);
@@ -120,15 +123,16 @@ export class ForkMaking {
   async #recordAll(): Promise<void> {
     const { workspaceId, head } = this.#request;
     const layout = this.#store.layout(workspaceId);
-    await Promise.all([makeHeadsFolder(layout), this.#table.ensure()]);
+    this.#table.ensure();
+    await makeHeadsFolder(layout);
     const records = this.records.map((record) => this.#table.fileOf(record));
     const heads = this.records.map(({ target }) => headFile(layout, { dir: target, ...(head && { head }) }));
     await this.#write([...records, ...heads]);
   }
 
-  async #write(files: readonly DurableFile[]): Promise<void> {
+  async #write(files: readonly DurableFile[], more?: DurableWrite): Promise<void> {
     try {
-      await writeFilesDurably(files);
+      await writeFilesDurably(files, more);
     } catch (error) {
       throw describeSystemError(error, `writing ${this.#store.root}`);
     }

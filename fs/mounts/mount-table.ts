@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync, mkdirSync } from 'node:fs';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { fromText } from '../../store/byte-string.ts';
@@ -114,12 +114,12 @@ export class MountTable {
 
   /** Guards the time from finding a directory free to having mounted on it: two mounts would lie one upon the other. */
   async lock(): Promise<Lock> {
-    await this.#makeFolders('mounts');
+    this.#makeFolders('mounts');
     return await lockFile(join(this.dir, '.lock'));
   }
 
   async add(record: MountRecord): Promise<void> {
-    await this.#makeFolders('mounts');
+    this.#makeFolders('mounts');
     const { path, data, mode } = this.fileOf(record);
     await writeFileDurably(path, data, mode);
   }
@@ -135,13 +135,14 @@ export class MountTable {
   }
 
   /** Makes `upper/` and `work/` of a fork. */
-  async makeForkDirs(record: { id: string }): Promise<void> {
-    for (const name of ['upper', 'work']) await this.#makeFolders('forks', record.id, name);
+  makeForkDirs(record: { id: string }): void {
+    this.#makeFolders('forks', record.id);
+    for (const name of ['upper', 'work']) this.#makeFolder(join(this.forkDir(record), name));
   }
 
   /** Makes the folder of the records. */
-  async ensure(): Promise<void> {
-    await this.#makeFolders('mounts');
+  ensure(): void {
+    this.#makeFolders('mounts');
   }
 
   async list(): Promise<MountStatus[]> {
@@ -187,13 +188,17 @@ export class MountTable {
   }
 
   /** Not `recursive`: where the file system is read-only, Node's mkdir then says ENOENT. */
-  async #makeFolders(...names: string[]): Promise<void> {
+  #makeFolders(...names: string[]): void {
     let dir = this.#store.root;
-    for (const name of names) {
-      dir = join(dir, name);
-      await mkdir(dir, { mode: 0o700 }).catch((error: unknown) => {
-        if (errnoOf(error) !== 'EEXIST') throw describeSystemError(error, `making ${dir}`);
-      });
+    for (const name of names) this.#makeFolder((dir = join(dir, name)));
+  }
+
+  /** Not on a thread of the pool: that takes longer than the call. */
+  #makeFolder(dir: string): void {
+    try {
+      mkdirSync(dir, { mode: 0o700 });
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw describeSystemError(error, `making ${dir}`);
     }
   }
 

@@ -37,7 +37,7 @@ export class UserFork {
     const { record } = this;
     using _lock = await this.#table.lock();
     await mkdir(record.target, { mode: 0o700 });
-    await this.#table.makeForkDirs(record);
+    this.#table.makeForkDirs(record);
     await this.#table.add(record);
     const base = baseFromFolder(await serveLower(this.#store, record));
     const upper = join(this.#table.forkDir(record), 'upper');
