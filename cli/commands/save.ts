@@ -5,6 +5,7 @@ import { toText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import { isTag } from '../../store/ref.ts';
 import { defineCommand } from '../command.ts';
+import { noteSkipped } from '../skipped.ts';
 import { loadWorkspace } from '../open-store.ts';
 import { describeFailure } from '../report.ts';
 import { formatSize, type ProgressEvent } from '../terminal.ts';
@@ -35,7 +36,7 @@ export const save = defineCommand({
       throw describeFailure(error, `saving ${workspace.dir} to ${workspace.source.store.root}`);
     });
     const skipped = result.skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
-    for (const { path, reason } of skipped) ctx.note(`note: ${path} is not saved: ${reason}`);
+    noteSkipped(skipped, ctx);
     const unsteady = result.unsteady.map(toText);
     for (const path of unsteady)
       ctx.note(`note: ${path} was being written all the while; what is saved may be in between`);

@@ -6,6 +6,7 @@ import { toText } from '../../store/byte-string.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { loadWorkspace } from '../open-store.ts';
+import { noteSkipped } from '../skipped.ts';
 import { oneLine } from '../terminal.ts';
 
 interface Status {
@@ -39,7 +40,7 @@ export const status = defineCommand({
     const { readStatus } = await import('../../fs/workspace/status.ts');
     const { head, changes, skipped, damage } = await readStatus(workspace);
     const shown = skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
-    for (const { path, reason } of shown) ctx.note(`note: ${path} is not saved: ${reason}`);
+    noteSkipped(shown, ctx);
     if (damage !== undefined) ctx.note(`note: ${damage.message}`);
     const digests = [...(await workspace.layout.tags()).values()].map(({ digest }) => digest);
     return {

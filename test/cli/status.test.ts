@@ -150,6 +150,19 @@ test('status mentions what is not saved', async (t) => {
   t.deepEqual((await statusOf(sandbox)).skipped, [{ path: 's', reason: 'socket' }]);
 });
 
+test('of many things that are not saved, twenty are named and the others counted', async (t) => {
+  const sandbox = await savedWorkspace(t);
+  const { createServer } = await import('node:net');
+  for (let i = 0; i < 22; i += 1) {
+    const server = createServer().listen(path.join(sandbox.workspace, `s${i}`));
+    t.teardown(() => server.close());
+  }
+  const lines = (await sandbox.bento(['status'])).ok().stderr.trimEnd().split('\n');
+  t.is(lines.length, 21);
+  t.is(lines.at(-1), 'note: 2 more are not saved; --json lists them all');
+  t.is((await statusOf(sandbox)).skipped.length, 22);
+});
+
 testNeeding({ root: true, fuse: true })('status in a fork names what it is a fork of', async (t) => {
   const sandbox = await savedWorkspace(t);
   const fork = sandbox.path('fork');
