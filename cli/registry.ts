@@ -13,6 +13,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   diff: async () => (await import('./commands/diff.ts')).diff,
   tag: async () => (await import('./commands/tag.ts')).tag,
   open: async () => (await import('./commands/open.ts')).open,
+  push: async () => (await import('./commands/push.ts')).push,
+  pull: async () => (await import('./commands/pull.ts')).pull,
   mount: async () => (await import('./commands/mount.ts')).mount,
   mounts: async () => (await import('./commands/mounts.ts')).mounts,
   unmount: async () => (await import('./commands/unmount.ts')).unmount,

@@ -9,7 +9,7 @@ import { Layout } from './layout.ts';
 import type { Ref } from './ref.ts';
 
 /** Folders of the store that are not workspaces. */
-export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'mounts', 'thin'];
+export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'mounts', 'partial', 'thin'];
 
 /** A resolved reference: which layout it was found in, under which tag if any. */
 export interface ResolvedRef {
