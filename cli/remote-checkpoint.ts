@@ -27,7 +27,7 @@ async function fetchCheckpoint(ref: RemoteRef, { store }: RefContext, ctx: Conte
   const { openRegistries } = await import('./open-registry.ts');
   const { pullCheckpoint } = await import('../store/transfer/pull.ts');
   const progress = new TransferProgress(ctx, 'Fetching');
-  const registries = await openRegistries(ctx);
+  const registries = openRegistries(ctx);
   try {
     using _blobs = await shareBlobs(store.root);
     const checkpoint = await pullCheckpoint(store, registries.repository(ref), {
