@@ -48,10 +48,17 @@ export interface ImportedImage {
   moved: Digest | null;
 }
 
-/** An image whose manifest and config are stored and understood. */
+/** A layer, and the file of the source that it lies in. */
+interface LayerToTake {
+  digest: Digest;
+  size: number;
+  file: string;
+}
+
+/** An image whose manifest and config are stored and understood; of a thousand of them, no more is kept in memory. */
 interface Accepted {
-  image: SourceImage;
-  checkpoint: Checkpoint;
+  manifest: { digest: Digest; size: number; mediaType: string };
+  layers: LayerToTake[];
   layout: Layout;
   tag: string;
   addedBytes: number;
@@ -97,7 +104,7 @@ async function importFrom(source: ImageSource, context: ImportContext): Promise<
   assertDistinctTags(accepted, source);
   const progress = { bytesDone: 0 };
   for (const item of accepted) {
-    for (const layer of item.image.layers) {
+    for (const layer of item.layers) {
       item.addedBytes += await ingestLayer(source, layer, { store: context.store, options, progress });
     }
   }
@@ -138,7 +145,7 @@ function chooseImages(
   const { path } = place;
   const isLocal = options.isLocalTag ?? ((): boolean => false);
   const tagged = listed.filter(({ tag }) => tag !== undefined && !isLocal(tag));
-  const wanted = place.tag === undefined ? tagged : listed.filter(({ tag }) => tag === place.tag);
+  const wanted = place.tag === undefined ? tagged : tagged.filter(({ tag }) => tag === place.tag);
   if (wanted.length === 0 && place.tag !== undefined) {
     const tags = tagged.slice(0, 10).map(({ tag }) => tag);
     throw new BentoError('REF_NOT_FOUND', `${path} has no image with the tag "${place.tag}"`, {
@@ -168,7 +175,13 @@ async function acceptImage(tag: string, image: SourceImage, context: ImportConte
   const { digest } = await store.blobs.put(image.manifestBytes);
   const checkpoint = await loadCheckpoint(store.blobs, digest);
   const layout = store.layout(storeNameFor(checkpoint, place.path, options.name));
-  const accepted = { image, checkpoint, layout, tag, addedBytes: 0 };
+  const manifest = { digest, size: checkpoint.size, mediaType: checkpoint.manifest.mediaType };
+  const layers = image.layers.map(({ descriptor, file }) => ({
+    digest: descriptor.digest,
+    size: descriptor.size,
+    file,
+  }));
+  const accepted = { manifest, layers, layout, tag, addedBytes: 0 };
   await findDisplaced(accepted, options); // before anything large is read
   return accepted;
 }
@@ -193,32 +206,31 @@ function storeNameFor({ meta }: Checkpoint, path: string, given: string | undefi
 /** One tag for two images: whichever came last would win, and nobody would know. */
 function assertDistinctTags(accepted: readonly Accepted[], { path }: ImageSource): void {
   const seen = new Map<string, Digest>();
-  for (const { layout, tag, checkpoint } of accepted) {
-    const other = seen.get(`${layout.id}:${tag}`) ?? checkpoint.digest;
-    if (other !== checkpoint.digest) {
-      throw new BentoError('FORMAT_INVALID', `${path} has the tag "${tag}" twice: ${other} and ${checkpoint.digest}`);
+  for (const { layout, tag, manifest } of accepted) {
+    const other = seen.get(`${layout.id}:${tag}`) ?? manifest.digest;
+    if (other !== manifest.digest) {
+      throw new BentoError('FORMAT_INVALID', `${path} has the tag "${tag}" twice: ${other} and ${manifest.digest}`);
     }
     seen.set(`${layout.id}:${tag}`, other);
   }
 }
 
 /** @returns what the tag names now, if that is another checkpoint */
-async function findDisplaced({ layout, tag, checkpoint }: Accepted, options: ImportOptions): Promise<Digest | null> {
+async function findDisplaced({ layout, tag, manifest }: Accepted, options: ImportOptions): Promise<Digest | null> {
   const before = (await layout.tags()).get(tag)?.digest;
-  if (before === undefined || before === checkpoint.digest) return null;
+  if (before === undefined || before === manifest.digest) return null;
   if (options.force === true) return before;
-  throw new BentoError('DIVERGED', `${layout.id}:${tag} is ${before} here, and ${checkpoint.digest} there`, {
+  throw new BentoError('DIVERGED', `${layout.id}:${tag} is ${before} here, and ${manifest.digest} there`, {
     hint: '--tag <other> keeps both, --force moves the tag',
   });
 }
 
 async function tagImage(item: Accepted, options: ImportOptions): Promise<ImportedImage> {
-  const { layout, tag, checkpoint, addedBytes } = item;
+  const { layout, tag, manifest, layers, addedBytes } = item;
   using _saves = await layout.lockSaves(options.onWait); // no save may move the tag between the look and the step
   const moved = await findDisplaced(item, options);
-  const { digest, size, manifest } = checkpoint;
-  await layout.setTags([tag], { digest, size, mediaType: manifest.mediaType });
-  return { store: layout.id, tag, digest, layerCount: checkpoint.layers.length, addedBytes, moved };
+  await layout.setTags([tag], manifest);
+  return { store: layout.id, tag, digest: manifest.digest, layerCount: layers.length, addedBytes, moved };
 }
 
 interface IngestContext {
@@ -230,20 +242,19 @@ interface IngestContext {
 /** @returns how many bytes the store did not have */
 async function ingestLayer(
   source: ImageSource,
-  { descriptor, file }: SourceImage['layers'][number],
+  { digest, size, file }: LayerToTake,
   { store, options, progress }: IngestContext,
 ): Promise<number> {
-  const { digest, size } = descriptor;
   const stored = await store.blobs.sizeOf(digest);
   if (stored === size) return 0;
-  if (stored !== undefined) throw wrongSize(source, descriptor, stored);
+  if (stored !== undefined) throw wrongSize(source, { digest, size }, stored);
   if (size > TAR_BYTES_MAX) {
     throw new BentoError('FORMAT_INVALID', `a layer in ${source.path} is ${size} bytes, limit ${TAR_BYTES_MAX}`);
   }
   const opened = await source.open(file, { mayBeLink: true });
   if (opened === undefined) throw missingIn(source, digest);
   try {
-    if (opened.sizeBytes !== size) throw wrongSize(source, descriptor, opened.sizeBytes);
+    if (opened.sizeBytes !== size) throw wrongSize(source, { digest, size }, opened.sizeBytes);
     await using ingest = await BlobIngest.create(store.blobs, store.blobs.dir);
     const hash = createHash('sha256');
     for await (const piece of opened.stream()) {
