@@ -23,6 +23,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   close: async () => (await import('./commands/close.ts')).close,
   login: async () => (await import('./commands/login.ts')).login,
   logout: async () => (await import('./commands/logout.ts')).logout,
+  export: async () => (await import('./commands/export.ts')).exportCommand,
+  import: async () => (await import('./commands/import.ts')).importCommand,
   gc: async () => (await import('./commands/gc.ts')).gc,
   verify: async () => (await import('./commands/verify.ts')).verify,
   doctor: async () => (await import('./commands/doctor.ts')).doctor,
