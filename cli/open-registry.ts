@@ -1,7 +1,8 @@
 import { BentoError } from '../store/errors.ts';
 import type { Registries } from '../store/registry/repository.ts';
 import type { Context } from './command.ts';
-export async function openRegistries(_ctx: Context): Promise<Registries> {
-  await Promise.resolve();
-  throw new BentoError('REMOTE_UNREACHABLE', 'no registry client yet');
+
+/** Registries as the user has set them up. Close it. */
+export function openRegistries(_ctx: Pick<Context, 'home' | 'note' | 'signal'>): Registries {
+  throw new BentoError('REMOTE_UNREACHABLE', 'this build of bento has no client for registries');
 }

@@ -28,7 +28,7 @@ export const pull = defineCommand({
     const progress = new TransferProgress(ctx, 'Pulling');
     const { openRegistries } = await import('../open-registry.ts');
     const { pullTags } = await import('../../store/transfer/pull.ts');
-    const registries = await openRegistries(ctx);
+    const registries = openRegistries(ctx);
     try {
       const result = await pullTags({ store, layout }, registries.repository(name), {
         reference,

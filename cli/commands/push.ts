@@ -34,7 +34,7 @@ export const push = defineCommand({
     const progress = new TransferProgress(ctx, 'Pushing');
     const { openRegistries } = await import('../open-registry.ts');
     const { pushTags } = await import('../../store/transfer/push.ts');
-    const registries = await openRegistries(ctx);
+    const registries = openRegistries(ctx);
     try {
       const result = await pushTags({ store, layout }, registries.repository(name), {
         tags,

@@ -121,7 +121,7 @@ async function syncOf(ctx: Context, { config, layout, source }: Workspace, head:
   let registries: Registries | undefined;
   try {
     const name = parseRemoteRef(config.remote);
-    registries = await openRegistries(ctx);
+    registries = openRegistries(ctx);
     const pool = source.store.blobs;
     return await compareWithRemote({ pool, layout }, registries.repository(name), {
       head,
