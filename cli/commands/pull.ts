@@ -24,7 +24,6 @@ export const pull = defineCommand({
     const { name, shown, reference, loaded } = chosen;
     const store = storeOf(loaded.config);
     const layout = store.layout(await ensureId(loaded));
-    ctx.stdout(reference === undefined ? `Pulling from ${shown}...\n` : `Pulling ${reference} from ${shown}...\n`);
     const progress = new TransferProgress(ctx, 'Pulling');
     const { openRegistries } = await import('../open-registry.ts');
     const { pullTags } = await import('../../store/transfer/pull.ts');
@@ -38,7 +37,7 @@ export const pull = defineCommand({
         onWait: () => ctx.note('waiting for another command that uses this store...'),
       });
       for (const { tag, reason } of result.skipped) ctx.note(`note: ${tag} is no checkpoint: ${reason}`);
-      return { remote: shown, remembered: await rememberRemote(chosen), ...result };
+      return { remote: shown, reference: reference ?? null, remembered: await rememberRemote(chosen), ...result };
     } catch (error) {
       throw during('pull failed', error);
     } finally {
@@ -46,10 +45,12 @@ export const pull = defineCommand({
     }
   },
 
-  render({ remote, remembered, tags, fetchedCount, fetchedBytes }) {
+  render({ remote, reference, remembered, tags, fetchedCount, fetchedBytes }) {
+    const first = `${reference === null ? 'Pulling' : `Pulling ${reference}`} from ${remote}...`;
     const remoteLine = remembered ? [`Remote: ${remote}`] : [];
-    if (tags.length === 0) return ['No checkpoints found on remote.', ...remoteLine].join('\n');
+    if (tags.length === 0) return [first, 'No checkpoints found on remote.', ...remoteLine].join('\n');
     return [
+      first,
       ...tags.flatMap(renderTag),
       ...(fetchedCount === 0 ? [] : [`  ${fetchedCount} blob(s) fetched (${formatSize(fetchedBytes)})`]),
       ...remoteLine,

@@ -30,7 +30,6 @@ export const push = defineCommand({
     const store = storeOf(loaded.config);
     const layout = store.layout(loaded.config.id ?? '');
     const tags = loaded.config.id === undefined ? noCheckpoints() : await tagsToPush(layout, reference);
-    ctx.stdout(`Pushing to ${shown}...\n`);
     const progress = new TransferProgress(ctx, 'Pushing');
     const { openRegistries } = await import('../open-registry.ts');
     const { pushTags } = await import('../../store/transfer/push.ts');
@@ -58,7 +57,13 @@ export const push = defineCommand({
     });
     const blobs = `  ${sentCount} blob(s) sent (${formatSize(sentBytes)}), ${thereCount} were there`;
     const hasMoved = tags.some(({ outcome }) => outcome !== 'same');
-    return [...rows, ...(hasMoved ? [blobs] : []), ...(remembered ? [`Remote: ${remote}`] : []), 'Done.'].join('\n');
+    return [
+      `Pushing to ${remote}...`,
+      ...rows,
+      ...(hasMoved ? [blobs] : []),
+      ...(remembered ? [`Remote: ${remote}`] : []),
+      'Done.',
+    ].join('\n');
   },
 });
 
