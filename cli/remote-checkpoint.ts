@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 
-import { isStoreName } from '../fs/workspace/store-name.ts';
 import { shareBlobs } from '../store/blob-lock.ts';
 import type { Checkpoint } from '../store/checkpoint.ts';
 import { hexOf } from '../store/digest.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
+import { isStoreName } from '../store/store.ts';
 import type { Context } from './command.ts';
 import { resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
 import { TransferProgress } from './transfer-progress.ts';

@@ -1,17 +1,13 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 
 import type { ExecutionContext } from 'ava';
 
 import { assertFails, headOf, saveSmallWorkspace, workspaceId, writeFiles } from '../fixtures/command-checks.ts';
 import { compareByWalk } from '../fixtures/compare-trees.ts';
 import { testNeeding } from '../fixtures/external-tools.ts';
-import { findTool } from '../fixtures/machine.ts';
+import { startDebianRegistry } from '../fixtures/registry/debian-registry.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
-import { newFolder } from '../fixtures/workspaces.ts';
 
 interface Pushed {
   sentCount: number;
@@ -19,25 +15,11 @@ interface Pushed {
   tags: { tag: string; outcome: string }[];
 }
 
-/** Debian's docker-registry on a free port of the loopback. @returns a repository of it */
+/** @returns a repository of a real registry */
 async function startRegistry(t: ExecutionContext): Promise<string> {
-  const folder = newFolder(t);
-  const config = path.join(folder, 'config.yml');
-  const storage = { filesystem: { rootdirectory: path.join(folder, 'data') } };
-  const log = { level: 'info', formatter: 'text' };
-  writeFileSync(config, JSON.stringify({ version: '0.1', log, storage, http: { addr: '127.0.0.1:0' } }));
-  const child = spawn(findTool('docker-registry') ?? '', ['serve', config], { stdio: ['ignore', 'ignore', 'pipe'] });
-  t.teardown(async () => {
-    child.kill('SIGKILL');
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
-  });
-  for await (const line of createInterface({ input: child.stderr })) {
-    const host = /listening on (127\.0\.0\.1:\d+)/.exec(line)?.[1];
-    if (host === undefined) continue;
-    child.stderr.resume();
-    return `${host}/me/ws`;
-  }
-  throw new Error('docker-registry ended before it listened');
+  const registry = await startDebianRegistry();
+  t.teardown(async () => await registry.stop());
+  return `${registry.host}/me/ws`;
 }
 
 /** Another home and store with a directory of the same workspace. */
