@@ -8,6 +8,7 @@ import type { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
 import type { ForkOrigin } from './make-forks.ts';
 import { findConfig, loadWorkspace, resolveRef, storeOf } from './open-store.ts';
+import { resolveAnyRef } from './remote-checkpoint.ts';
 import { isDirectoryArgument } from './sides.ts';
 
 /** What forks shall be made from, as the user wrote it. */
@@ -30,7 +31,7 @@ export async function findOrigin(written: string | undefined, ctx: Context): Pro
 
 async function namedCheckpoint(written: string, store: Store, ctx: Context): Promise<ForkOrigin> {
   const config = await findConfig(ctx.dir);
-  const { digest, label, layout } = await resolveRef(written, { store, config, dir: ctx.dir }).catch(
+  const { digest, label, layout } = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx).catch(
     (error: unknown) => {
       throw existsSync(written) ? notARef(written, error) : error;
     },

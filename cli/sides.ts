@@ -13,11 +13,11 @@ import {
   loadWorkspace,
   openSource,
   resolveDefault,
-  resolveRef,
   storeOf,
   type NamedCheckpoint,
   type RefContext,
 } from './open-store.ts';
+import { resolveAnyRef } from './remote-checkpoint.ts';
 
 /** Turns the arguments of a comparison into its sides. */
 export class SideFinder {
@@ -36,7 +36,8 @@ export class SideFinder {
    * bento mounted is answered from the index; nobody walks through the mount.
    */
   async find(written: string): Promise<Side> {
-    if (!isDirectoryArgument(written)) return await this.#checkpoint(await resolveRef(written, this.#context));
+    if (!isDirectoryArgument(written))
+      return await this.#checkpoint(await resolveAnyRef(written, this.#context, this.#ctx));
     const dir = realpathSync(written);
     const mounted = await this.#mountAround(dir);
     if (mounted?.record.kind === 'mount') {

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { constants, existsSync, fstatSync } from 'node:fs';
 import { chmod, mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
@@ -15,6 +15,13 @@ import { isWorthThin, storeThin, type BorrowedPiece } from './thin-writer.ts';
 
 const COPY_BYTES = 1 << 20;
 
+interface Opened {
+  handle: FileHandle;
+  mayBeThin?: boolean;
+  isKept?: boolean;
+  sizeBytes?: number;
+}
+
 /**
  * A blob being written. Not visible before `commit`; `close` without it leaves nothing behind.
  *
@@ -25,15 +32,22 @@ export class BlobIngest {
   readonly #pool: BlobPool;
   readonly #path: string;
   readonly #mayBeThin: boolean;
+  #isKept: boolean;
   #handle: FileHandle | undefined;
   #sizeBytes = 0;
   #borrowed: BorrowedPiece[] = [];
 
-  private constructor(pool: BlobPool, path: string, { handle, mayBeThin }: { handle: FileHandle; mayBeThin: boolean }) {
+  private constructor(
+    pool: BlobPool,
+    path: string,
+    { handle, mayBeThin = false, isKept = false, sizeBytes = 0 }: Opened,
+  ) {
     this.#pool = pool;
     this.#path = path;
     this.#handle = handle;
     this.#mayBeThin = mayBeThin;
+    this.#isKept = isKept;
+    this.#sizeBytes = sizeBytes;
   }
 
   /**
@@ -45,6 +59,40 @@ export class BlobIngest {
     await mkdir(dir, { recursive: true });
     const path = temporaryBeside(join(dir, 'blob'));
     return new BlobIngest(pool, path, { handle: await open(path, 'wx+', 0o600), mayBeThin });
+  }
+
+  /**
+   * Goes on with the file that an earlier ingest of the same blob left, made if there is none; `close` without `commit` leaves
+   * it for the next. The caller keeps others from writing it, and hashes what is there with `written`.
+   *
+   * @param path - on the file system of the pool
+   */
+  static async resume(pool: BlobPool, path: string): Promise<BlobIngest> {
+    await mkdir(pool.dir, { recursive: true });
+    const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+    return new BlobIngest(pool, path, { handle, isKept: true, sizeBytes: (await handle.stat()).size });
+  }
+
+  /** How much was written, by this ingest and by those it goes on with. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Whether the file is the one that a descriptor has open. */
+  async isSameFile(fd: number): Promise<boolean> {
+    const [own, other] = [await this.#openHandle().stat(), fstatSync(fd)];
+    return own.ino === other.ino && own.dev === other.dev;
+  }
+
+  /** The bytes written so far, none of them referred to. */
+  async *written(): AsyncGenerator<Buffer, void, undefined> {
+    for (let at = 0; at < this.#sizeBytes;) {
+      const piece = Buffer.allocUnsafe(Math.min(COPY_BYTES, this.#sizeBytes - at));
+      const { bytesRead } = await this.#openHandle().read(piece, 0, piece.length, at);
+      if (bytesRead === 0) return; // cut off meanwhile: whoever hashes notices
+      at += bytesRead;
+      yield piece.subarray(0, bytesRead);
+    }
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -92,7 +140,10 @@ export class BlobIngest {
     const handle = this.#openHandle();
     const wholeBytes = await this.#pool.wholeSizeOf(digest);
     // Stored before: the temporary file goes in close().
-    if (wholeBytes === this.#sizeBytes) return wholeBytes;
+    if (wholeBytes === this.#sizeBytes) {
+      this.#isKept = false;
+      return wholeBytes;
+    }
     const mayBeThin = this.#mayBeThin && wholeBytes === undefined; // one that was cut off is replaced
     if (mayBeThin && this.#isStoredThin(digest)) return (await this.#pool.storedSizeOf(digest)) ?? 0;
     try {
@@ -112,7 +163,7 @@ export class BlobIngest {
   async close(): Promise<void> {
     await this.#handle?.close();
     this.#handle = undefined;
-    await rm(this.#path, { force: true });
+    if (!this.#isKept) await rm(this.#path, { force: true });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -19,3 +19,8 @@ export function thinDir(storeRoot: string): string {
 export function thinPath(storeRoot: string, digest: Digest): string {
   return join(thinDir(storeRoot), hexOf(digest));
 }
+
+/** Where blobs lie that are being downloaded, or were when that broke, each under the hex digits of its digest. */
+export function partialDir(storeRoot: string): string {
+  return join(storeRoot, 'partial');
+}

@@ -145,6 +145,23 @@ export class BlobPool {
     }
   }
 
+  /**
+   * Streams a blob from an offset to its end, for uploads that go on where they broke. From offset 0 on it is verified as by
+   * `stream`; from any other, whoever gets the bytes has to.
+   */
+  async *readFrom(ref: BlobRef, offset: number): AsyncGenerator<Buffer, void, undefined> {
+    if (offset === 0) {
+      yield* this.stream(ref);
+      return;
+    }
+    const file = openBlobFile(this.storeRoot, ref.digest);
+    try {
+      yield* streamBlob(file, offset);
+    } finally {
+      file.close();
+    }
+  }
+
   async open(digest: Digest): Promise<OpenBlob> {
     if (!(await this.has(digest))) throw missingBlob(digest);
     const file = openBlobFile(this.storeRoot, digest);

@@ -107,7 +107,10 @@ export class Layout {
   }
 
   /** Points tags at a manifest, in one durable step. A manifest that thereby loses its last tag stays listed. */
-  async setTags(tags: readonly string[], manifest: { digest: Digest; size: number }): Promise<void> {
+  async setTags(
+    tags: readonly string[],
+    manifest: { digest: Digest; size: number; mediaType?: string },
+  ): Promise<void> {
     await this.ensure();
     using _blobs = await shareBlobs(this.storeRoot);
     using _lock = await lockFile(join(this.dir, '.index-lock'));
@@ -118,7 +121,8 @@ export class Layout {
     const displaced = before.filter(
       (d) => moved(d) && d.digest !== manifest.digest && !kept.some((other) => other.digest === d.digest),
     );
-    const entry = { mediaType: MEDIA_TYPES.manifest, digest: manifest.digest, size: manifest.size };
+    const mediaType = manifest.mediaType ?? MEDIA_TYPES.manifest;
+    const entry = { mediaType, digest: manifest.digest, size: manifest.size };
     await this.#write([
       ...kept,
       ...uniqueByDigest(displaced).map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),

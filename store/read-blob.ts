@@ -40,15 +40,15 @@ export async function readBlob(file: BlobFile, offset: number, into: Buffer): Pr
 
 const STREAM_BYTES = 1 << 20;
 
-/** All bytes of a blob, in pieces of 1 MiB; the next is read while the last is in use. */
-export async function* streamBlob(file: BlobFile): AsyncGenerator<Buffer, void, undefined> {
+/** All bytes of a blob from an offset on, in pieces of 1 MiB; the next is read while the last is in use. */
+export async function* streamBlob(file: BlobFile, from = 0): AsyncGenerator<Buffer, void, undefined> {
   const readFrom = async (offset: number): Promise<Buffer> => {
     const piece = Buffer.allocUnsafe(Math.max(Math.min(STREAM_BYTES, file.sizeBytes - offset), 0));
     return piece.subarray(0, await readBlob(file, offset, piece));
   };
-  let next = readFrom(0);
+  let next = readFrom(from);
   try {
-    for (let offset = 0; offset < file.sizeBytes;) {
+    for (let offset = from; offset < file.sizeBytes;) {
       const piece = await next;
       if (piece.length === 0) return; // cut off meanwhile: whoever verifies notices
       offset += piece.length;

@@ -9,7 +9,14 @@ import { Layout } from './layout.ts';
 import type { Ref } from './ref.ts';
 
 /** Folders of the store that are not workspaces. */
-export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'mounts', 'thin'];
+export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'mounts', 'partial', 'thin'];
+
+const STORE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
+/** Whether a name can be a workspace id, that is: a folder under the store root. */
+export function isStoreName(name: string): boolean {
+  return STORE_NAME.test(name) && !RESERVED_STORE_NAMES.includes(name);
+}
 
 /** A resolved reference: which layout it was found in, under which tag if any. */
 export interface ResolvedRef {

@@ -4,7 +4,8 @@ import { toText } from '../../store/byte-string.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { reportTitles } from '../../fs/workspace/title-report.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, openSource, resolveDefault, resolveRef, storeOf, type RefContext } from '../open-store.ts';
+import { findConfig, openSource, resolveDefault, storeOf, type RefContext } from '../open-store.ts';
+import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize, oneLine } from '../terminal.ts';
 
 export const inspect = defineCommand({
@@ -18,7 +19,7 @@ export const inspect = defineCommand({
     const { dir, args, options } = ctx;
     const config = await findConfig(dir);
     const context: RefContext = { store: storeOf(config), config, dir };
-    const named = args[0] === undefined ? await resolveDefault(context) : await resolveRef(args[0], context);
+    const named = args[0] === undefined ? await resolveDefault(context) : await resolveAnyRef(args[0], context, ctx);
     const checkpoint = await context.store.loadCheckpoint(named.digest);
     const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
     const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({

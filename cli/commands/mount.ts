@@ -4,7 +4,8 @@ import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { copyInto } from '../copy-checkpoint.ts';
-import { findConfig, resolveRef, storeOf, type RefContext } from '../open-store.ts';
+import { findConfig, storeOf, type RefContext } from '../open-store.ts';
+import { resolveAnyRef } from '../remote-checkpoint.ts';
 
 const OPTIONS = {
   all: { type: 'boolean', help: 'every workspace and tag of the store, a folder each; it grows with the store' },
@@ -47,7 +48,7 @@ async function mountOne(place: RefContext, ctx: Context<typeof OPTIONS>): Promis
   if (target === undefined) throw wrongCount(2, 1);
   const { store } = place;
   using _blobs = await shareBlobs(store.root);
-  const { digest, label, layout } = await resolveRef(written, place);
+  const { digest, label, layout } = await resolveAnyRef(written, place, ctx);
   const { owners: keepOwners, allowOther } = ctx.options;
   const { record, copiedBecause } = await mountCheckpoint(
     store,

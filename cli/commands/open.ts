@@ -11,7 +11,8 @@ import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { makeForks } from '../make-forks.ts';
-import { findConfig, loadWorkspace, openSource, resolveRef, storeOf, type NamedCheckpoint } from '../open-store.ts';
+import { findConfig, loadWorkspace, openSource, storeOf, type NamedCheckpoint } from '../open-store.ts';
+import { resolveAnyRef } from '../remote-checkpoint.ts';
 
 interface OpenOptions {
   layers: string | undefined;
@@ -52,7 +53,8 @@ export const open = defineCommand({
     const store = storeOf(config);
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const target = targetArgument === undefined ? ctx.dir : resolve(targetArgument);
-    const named = await resolveRef(written, { store, config, dir: existsSync(target) ? realpathSync(target) : target });
+    const dir = existsSync(target) ? realpathSync(target) : target;
+    const named = await resolveAnyRef(written, { store, config, dir }, ctx);
     const isWorkspace = existsSync(join(target, 'bento.yaml'));
     const { options } = ctx;
     const opened = isWorkspace

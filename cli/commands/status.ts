@@ -1,11 +1,16 @@
 import { resolveExtensions } from '../../extensions/resolve.ts';
 import type { Config } from '../../fs/workspace/config-types.ts';
 import { loadConfig } from '../../fs/workspace/config.ts';
+import type { Workspace } from '../../fs/workspace/workspace.ts';
 import type { ChangeCounts } from '../../fs/workspace/status.ts';
 import { toText } from '../../store/byte-string.ts';
 import { shortDigest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
+import type { Registries } from '../../store/registry/repository.ts';
+import type { Head, SyncState } from '../../store/transfer/compare.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { loadWorkspace } from '../open-store.ts';
+import { renderSync } from '../render-sync.ts';
 import { noteSkipped } from '../skipped.ts';
 import { oneLine } from '../terminal.ts';
 
@@ -19,6 +24,8 @@ interface Status {
   head: { digest: string; sequence: number | null; created: string | null; message: string } | null;
   localCount: number;
   remote: string | null;
+  /** How the head stands against the remote; null without a remote, and without a head that can be loaded. */
+  sync: SyncState | null;
   /** Null when there is no checkpoint to compare with. */
   changes: ChangeCounts | null;
   clean: boolean;
@@ -42,6 +49,7 @@ export const status = defineCommand({
     const shown = skipped.map(({ path, reason }) => ({ path: toText(path), reason }));
     noteSkipped(shown, ctx);
     if (damage !== undefined) ctx.note(`note: ${damage.message}`);
+    const sync = head === undefined ? null : await syncOf(ctx, workspace, head);
     const digests = [...(await workspace.layout.tags()).values()].map(({ digest }) => digest);
     return {
       ...describe(ctx, dir, config),
@@ -53,6 +61,7 @@ export const status = defineCommand({
         message: head?.message ?? '',
       },
       localCount: new Set(digests).size,
+      sync,
       changes: changes ?? null,
       clean: changes !== undefined && total(changes) === 0,
       skipped: shown,
@@ -78,6 +87,7 @@ export const status = defineCommand({
       ...(localCount === 0 ? [] : [`Local:     ${localCount} checkpoint(s)`]),
       '',
       `Remote:    ${remote === null ? '(none)' : oneLine(remote)}`,
+      ...renderRemote(data),
       '',
       ...renderChanges(data),
     ].join('\n');
@@ -86,7 +96,7 @@ export const status = defineCommand({
   exitCode: ({ clean }, { options }) => (options.exitCode && !clean ? 1 : 0),
 });
 
-const NOTHING_SAVED = { forkOf: null, head: null, localCount: 0, changes: null, clean: false, skipped: [] };
+const NOTHING_SAVED = { forkOf: null, head: null, localCount: 0, sync: null, changes: null, clean: false, skipped: [] };
 
 function describe(
   { home }: Pick<Context, 'home'>,
@@ -99,6 +109,37 @@ function describe(
     extensions: resolveExtensions(dir, home, config.extensions).names,
     remote: config.remote ?? null,
   };
+}
+
+/** For all there is to ask the remote. */
+const SYNC_TIMEOUT_MS = 5_000;
+
+async function syncOf(ctx: Context, { config, layout, source }: Workspace, head: Head): Promise<SyncState | null> {
+  if (!config.remote) return null;
+  const { parseRemoteRef } = await import('../../store/registry/remote-ref.ts');
+  const { compareWithRemote } = await import('../../store/transfer/compare.ts');
+  const { openRegistries } = await import('../open-registry.ts');
+  let registries: Registries | undefined;
+  try {
+    const name = parseRemoteRef(config.remote);
+    registries = openRegistries(ctx);
+    const pool = source.store.blobs;
+    return await compareWithRemote({ pool, layout }, registries.repository(name), {
+      head,
+      timeoutMs: SYNC_TIMEOUT_MS,
+    });
+  } catch (error) {
+    if (error instanceof BentoError) return { kind: 'unreachable', message: error.message };
+    throw error;
+  } finally {
+    await registries?.close();
+  }
+}
+
+function renderRemote({ sync }: Status): string[] {
+  if (sync === null) return [];
+  const { text, advice } = renderSync(sync);
+  return [`  Sync:    ${text}`, ...(advice === undefined ? [] : [`           ${advice}`])];
 }
 
 function renderHead({ digest, sequence, created }: NonNullable<Status['head']>): string {

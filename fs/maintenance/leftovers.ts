@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 
+import { partialDir } from '../../store/blob-paths.ts';
 import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
@@ -41,6 +42,8 @@ export function findLeftovers(
     // A recipe of a blob that has become whole is the last to go.
     ...filesIn(store.blobs.thinDir, (name) => isTemporary(name) || existsSync(join(store.blobs.dir, name))),
     ...filesIn(join(store.root, 'mounts'), isTemporary),
+    // Downloads that broke: the next pull goes on with them, if it comes soon.
+    ...filesIn(partialDir(store.root), (_name, stat) => isOld(stat)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
     ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
     // Daemons write here at any time; each holds a lock on what it writes.

@@ -1,4 +1,5 @@
 import { BentoError } from '../../store/errors.ts';
+import { isStoreName } from '../../store/store.ts';
 import {
   type Config,
   ENV_FIELDS,
@@ -16,7 +17,7 @@ import {
   type WatchMethod,
 } from './config-types.ts';
 import { formatDuration, parseDuration } from './duration.ts';
-import { defaultStoreRoot, isStoreName, resolveStoreRoot } from './store-name.ts';
+import { defaultStoreRoot, resolveStoreRoot } from './store-name.ts';
 
 /**
  * Parses what the YAML reader gives (mappings, lists, strings and nulls) into a Config, or says what is wrong in the

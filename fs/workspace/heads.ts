@@ -86,6 +86,11 @@ export function undoTag(dir: string): string {
   return `pre-open-${directoryKey(dir)}`;
 }
 
+/** Whether a tag is the undo slot of some directory: nobody else's concern. */
+export function isUndoTag(tag: string): boolean {
+  return /^pre-open(?:-[0-9a-f]{8})?$/.test(tag);
+}
+
 export async function removeHeadRecord(layout: Layout, dir: string): Promise<void> {
   await rm(pathOf(layout, dir), { force: true });
   if (existsSync(headsDir(layout))) await syncDir(headsDir(layout));

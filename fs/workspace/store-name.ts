@@ -2,14 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { BentoError } from '../../store/errors.ts';
-import { RESERVED_STORE_NAMES } from '../../store/store.ts';
-
-const STORE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
-
-/** Whether a name can be a workspace id, that is: a folder under the store root. */
-export function isStoreName(name: string): boolean {
-  return STORE_NAME.test(name) && !RESERVED_STORE_NAMES.includes(name);
-}
+import { isStoreName, RESERVED_STORE_NAMES } from '../../store/store.ts';
 
 /** `ws-` and 16 lowercase hex digits. */
 export function newWorkspaceId(): string {

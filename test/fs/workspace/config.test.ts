@@ -7,7 +7,8 @@ import { readBentoignore, writeBentoignore } from '../../../fs/workspace/bentoig
 import { createConfig, renderNewConfig, updateConfig } from '../../../fs/workspace/config-file.ts';
 import { ensureId, loadConfig } from '../../../fs/workspace/config.ts';
 import { formatDuration, parseDuration } from '../../../fs/workspace/duration.ts';
-import { defaultStoreRoot, isStoreName, newWorkspaceId } from '../../../fs/workspace/store-name.ts';
+import { defaultStoreRoot, newWorkspaceId } from '../../../fs/workspace/store-name.ts';
+import { isStoreName } from '../../../store/store.ts';
 
 const NEW_CONFIG = `id: ws-0123456789abcdef
 task: 'fix: the login'

@@ -1,0 +1,76 @@
+import { isUndoTag } from '../../fs/maintenance/retention.ts';
+import { shareBlobs } from '../../store/blob-lock.ts';
+import { shortDigest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
+import type { Store } from '../../store/store.ts';
+import { exportImages, type ImageToExport } from '../../store/transfer/export-image.ts';
+import { parseImagePlace } from '../../store/transfer/image-place.ts';
+import { defineCommand, type Context } from '../command.ts';
+import { findConfig, resolveRef, storeOf } from '../open-store.ts';
+import { formatSize } from '../terminal.ts';
+
+/** Named apart from the word itself, which is reserved. */
+export const exportCommand = defineCommand({
+  name: 'export',
+  summary: 'Write a checkpoint as an OCI image layout or archive',
+  usage: 'bento export <ref> <target>  |  bento export --all <target>',
+  details:
+    'The target is a folder, a new file <name>.tar, oci:<folder>[:<tag>] or oci-archive:<file>[:<tag>]. A folder that is a\n' +
+    'layout already gets the image added, and its tag moved. skopeo, podman, umoci and other OCI tools read both; layers\n' +
+    'that the store keeps as recipes are written whole. --all exports every tag of this workspace but undo slots.',
+  args: { min: 1, max: 2 },
+  options: { all: { type: 'boolean', help: 'export every tag of this workspace' } },
+
+  async run(ctx) {
+    const { all } = ctx.options;
+    if (ctx.args.length !== (all ? 1 : 2)) {
+      throw new BentoError(
+        'USAGE',
+        all ? '--all takes a target and no reference' : 'export takes a reference and a target',
+      );
+    }
+    const config = await findConfig(ctx.dir);
+    const store = storeOf(config);
+    using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
+    const place = parseImagePlace(ctx.args.at(-1) ?? '');
+    if (all && place.tag !== undefined) throw new BentoError('USAGE', `--all exports many tags, not "${place.tag}"`);
+    const images = all ? await everyTag(store, config?.id) : [await oneImage(ctx, store, { config, tag: place.tag })];
+    const written = await exportImages(store.blobs, images, {
+      place,
+      options: {
+        onEvent: ({ bytesDone, bytesTotal }) =>
+          ctx.progress({ label: 'Exporting', done: bytesDone, total: bytesTotal, unit: 'bytes' }),
+      },
+    });
+    const listed = images.map(({ tag, checkpoint }) => ({ tag: tag ?? null, digest: checkpoint.digest }));
+    return { ...written, images: listed };
+  },
+
+  render({ path, images, writtenBytes }) {
+    const names = images.map(({ tag, digest }) => tag ?? shortDigest(digest)).join(', ');
+    return `Exported ${names} to ${path} (${formatSize(writtenBytes)} written)`;
+  },
+});
+
+async function everyTag(store: Store, id: string | undefined): Promise<ImageToExport[]> {
+  const tags = id === undefined ? [] : [...(await store.layout(id).tags())];
+  const images: ImageToExport[] = [];
+  for (const [tag, { digest }] of tags) {
+    if (!isUndoTag(tag)) images.push({ tag, checkpoint: await store.loadCheckpoint(digest) });
+  }
+  if (images.length === 0) throw new BentoError('REF_NOT_FOUND', 'no checkpoints found. Run `bento save` first');
+  return images;
+}
+
+async function oneImage(
+  { args, dir }: Pick<Context, 'args' | 'dir'>,
+  store: Store,
+  { config, tag }: { config: Awaited<ReturnType<typeof findConfig>>; tag: string | undefined },
+): Promise<ImageToExport> {
+  const named = await resolveRef(args[0] ?? '', { store, config, dir });
+  const tags = [...(await named.layout.tags())].filter(
+    ([name, { digest }]) => digest === named.digest && !isUndoTag(name),
+  );
+  const own = tags.find(([name]) => name === named.label) ?? tags[0];
+  return { tag: tag ?? own?.[0], checkpoint: await store.loadCheckpoint(named.digest) };
+}

@@ -1,0 +1,58 @@
+import { loadConfig, type LoadedConfig } from '../fs/workspace/config.ts';
+import { updateConfig } from '../fs/workspace/config-file.ts';
+import { BentoError } from '../store/errors.ts';
+import { parseRemoteRef } from '../store/registry/remote-ref.ts';
+import type { RepositoryName } from '../store/registry/repository.ts';
+import type { Context } from './command.ts';
+
+/** Which repository a command is about, and what in it. */
+export interface ChosenRemote {
+  loaded: LoadedConfig;
+  name: RepositoryName;
+  /** `registry/path`, as it is shown and remembered. */
+  shown: string;
+  /** Tag or digest; undefined when all is meant. */
+  reference: string | undefined;
+}
+
+/**
+ * The remote that was written, else the one in bento.yaml.
+ *
+ * @param tag - of the flag `--tag`; a tag or digest in the reference means the same
+ * @throws BentoError CONFIG_INVALID when there is neither; REF_INVALID, USAGE
+ */
+export async function chooseRemote(
+  { dir, args: [written] }: Pick<Context, 'dir' | 'args'>,
+  tag: string | undefined,
+): Promise<ChosenRemote> {
+  const loaded = await loadConfig(dir);
+  const from = written ?? loaded.config.remote;
+  if (from === undefined || from === '') {
+    const what = "no remote configured. Set 'remote' in bento.yaml or pass a registry URL";
+    throw new BentoError('CONFIG_INVALID', what, { hint: 'as in `bento push ghcr.io/me/workspace`' });
+  }
+  const { registry, repository, tag: own, digest } = parseRemoteRef(from);
+  const named = written === undefined ? undefined : (digest ?? own);
+  if (named !== undefined && tag !== undefined && named !== tag)
+    throw new BentoError('USAGE', `"${from}" and --tag ${tag} name different checkpoints`);
+  return {
+    loaded,
+    name: { registry, repository },
+    shown: `${registry}/${repository}`,
+    reference: tag ?? named,
+  };
+}
+
+/** Writes the remote to bento.yaml where it has none. @returns whether it did */
+export async function rememberRemote({ loaded, shown }: ChosenRemote): Promise<boolean> {
+  if (loaded.config.remote) return false;
+  await updateConfig(loaded.dir, { remote: shown });
+  return true;
+}
+
+/** The same error, beginning with what was going on. */
+export function during(what: string, error: unknown): unknown {
+  if (!(error instanceof BentoError)) return error;
+  const { code, hint, message } = error;
+  return new BentoError(code, `${what}: ${message}`, { ...(hint !== undefined && { hint }), cause: error });
+}

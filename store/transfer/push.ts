@@ -1,0 +1,189 @@
+import { shareBlobs } from '../blob-lock.ts';
+import type { BlobPool } from '../blobs.ts';
+import { missingBlob } from '../blob-file.ts';
+import { shortDigest, type Digest } from '../digest.ts';
+import { BentoError } from '../errors.ts';
+import type { Layout } from '../layout.ts';
+import { KEYS, MANIFEST_BYTES_MAX, parseManifest, type Descriptor, type Manifest } from '../manifest.ts';
+import type { Repository, Uploaded } from '../registry/repository.ts';
+import type { Store } from '../store.ts';
+import { inParallel } from './in-parallel.ts';
+import { isSaved, Lineage } from './lineage.ts';
+
+/** How far a push is. */
+export type PushEvent =
+  /** All tags were checked: so much may have to be sent. */
+  | { kind: 'planned'; blobCount: number; sizeBytes: number }
+  /** `outcome` comes last. After a broken connection `sentBytes` may go back. */
+  | {
+      kind: 'blob';
+      digest: Digest;
+      title: string;
+      sizeBytes: number;
+      sentBytes: number;
+      outcome: Uploaded | undefined;
+    }
+  | ({ kind: 'tag' } & PushedTag);
+
+/** What became of a tag: `same` was there, `moved` pointed at another checkpoint. */
+export interface PushedTag {
+  tag: string;
+  digest: Digest;
+  outcome: 'same' | 'new' | 'moved';
+}
+
+export interface PushOptions {
+  /** In the order in which they are set. */
+  tags: readonly string[];
+  /** Moves tags that point at checkpoints which ours did not come from. */
+  force?: boolean;
+  signal?: AbortSignal;
+  onEvent?: (event: PushEvent) => void;
+  /** Called once when a garbage collection has to be waited for. */
+  onWait?: () => void;
+}
+
+export interface PushResult {
+  tags: PushedTag[];
+  /** Blobs that cost bytes, and those bytes. */
+  sentCount: number;
+  sentBytes: number;
+  /** Blobs the registry had, in this repository or another. */
+  thereCount: number;
+}
+
+interface LocalManifest {
+  bytes: Buffer;
+  manifest: Manifest;
+}
+
+/** A tag to be set, with what it names. */
+interface Plan extends PushedTag, LocalManifest {}
+
+interface PlannedBlob {
+  digest: Digest;
+  sizeBytes: number;
+  title: string;
+}
+
+/**
+ * Pushes tags of a workspace. Nothing is sent before all of them were checked, and a tag is set only when everything that it
+ * needs is there: whatever breaks leaves the repository as whole as it was, and the next push goes on.
+ *
+ * @throws BentoError DIVERGED naming the tag; REF_NOT_FOUND, BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID of what is here;
+ *   those of `Repository`
+ */
+export async function pushTags(
+  { store, layout }: { store: Store; layout: Layout },
+  repository: Repository,
+  options: PushOptions,
+): Promise<PushResult> {
+  using _blobs = await shareBlobs(store.root, options.onWait);
+  const plans = await planTags(store.blobs, layout, { repository, ...options });
+  const blobs = await planBlobs(
+    store.blobs,
+    plans.filter(({ outcome }) => outcome !== 'same'),
+  );
+  const sizeBytes = blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
+  options.onEvent?.({ kind: 'planned', blobCount: blobs.length, sizeBytes });
+  const sent = await sendBlobs(store.blobs, blobs, { repository, ...options });
+  for (const { tag, digest, outcome, manifest, bytes } of plans) {
+    if (outcome !== 'same')
+      await repository.putManifest(tag, { mediaType: manifest.mediaType, bytes }, signalOf(options));
+    options.onEvent?.({ kind: 'tag', tag, digest, outcome });
+  }
+  return { tags: plans.map(({ tag, digest, outcome }) => ({ tag, digest, outcome })), ...sent };
+}
+
+type Work = Omit<PushOptions, 'onWait'> & { repository: Repository };
+
+async function planTags(pool: BlobPool, layout: Layout, work: Work): Promise<Plan[]> {
+  const known = await layout.tags();
+  const lineage = new Lineage(pool, work.repository, signalOf(work));
+  const wanted = [...new Set(work.tags)].map((tag) => ({ tag, digest: known.get(tag)?.digest ?? notFound(tag) }));
+  const manifests = new Map<Digest, LocalManifest>();
+  const plans = new Map<string, Plan>();
+  for (const { digest } of wanted) if (!manifests.has(digest)) manifests.set(digest, await readLocal(pool, digest));
+  await inParallel(wanted, work.signal, async ({ tag, digest }, signal) => {
+    const there = await work.repository.headManifest(tag, { signal });
+    const local = manifests.get(digest);
+    if (local === undefined) throw new RangeError(`${digest} was not read`);
+    if (there !== undefined && there.digest !== digest && work.force !== true) {
+      const isOurs = tag === 'latest' && isSaved(known, there.digest);
+      const isOlder = isOurs || (await lineage.stepsBack(digest, there.digest)) !== undefined;
+      if (!isOlder) throw diverged(tag, digest, there.digest);
+    }
+    const outcome = there === undefined ? 'new' : there.digest === digest ? 'same' : 'moved';
+    plans.set(tag, { tag, digest, outcome, ...local });
+  });
+  return wanted.flatMap(({ tag }) => plans.get(tag) ?? []);
+}
+
+async function readLocal(pool: BlobPool, digest: Digest): Promise<LocalManifest> {
+  const bytes = await pool.read({ digest }, MANIFEST_BYTES_MAX);
+  return { bytes, manifest: parseManifest(bytes, `manifest ${digest}`) };
+}
+
+/** What the manifests need, each blob once. All of it is here: nothing is sent of a checkpoint that is not whole. */
+async function planBlobs(pool: BlobPool, plans: readonly Plan[]): Promise<PlannedBlob[]> {
+  const blobs = new Map<Digest, PlannedBlob>();
+  for (const { manifest } of plans) {
+    for (const descriptor of [manifest.config, ...manifest.layers]) {
+      if (!blobs.has(descriptor.digest)) blobs.set(descriptor.digest, await planBlob(pool, manifest, descriptor));
+    }
+  }
+  return [...blobs.values()];
+}
+
+async function planBlob(pool: BlobPool, manifest: Manifest, descriptor: Descriptor): Promise<PlannedBlob> {
+  const { digest, size } = descriptor;
+  const sizeBytes = await pool.sizeOf(digest);
+  if (sizeBytes === undefined) throw missingBlob(digest);
+  if (sizeBytes !== size) {
+    throw new BentoError('DIGEST_MISMATCH', `blob ${digest} is ${sizeBytes} bytes, its manifest says ${size}`, {
+      hint: '`bento verify` says which checkpoints are whole',
+    });
+  }
+  const title = descriptor === manifest.config ? 'config' : (descriptor.annotations?.[KEYS.title] ?? 'layer');
+  return { digest, sizeBytes, title };
+}
+
+async function sendBlobs(
+  pool: BlobPool,
+  blobs: readonly PlannedBlob[],
+  { repository, signal: all, onEvent }: Work,
+): Promise<Omit<PushResult, 'tags'>> {
+  const result = { sentCount: 0, sentBytes: 0, thereCount: 0 };
+  await inParallel(blobs, all, async (blob, signal) => {
+    const tell = (sentBytes: number, outcome?: Uploaded): void => {
+      onEvent?.({ kind: 'blob', ...blob, sentBytes, outcome });
+    };
+    const outcome = await repository.uploadBlob(blob, (offset) => pool.readFrom(blob, offset), {
+      signal,
+      onProgress: tell,
+    });
+    if (outcome === 'sent') {
+      result.sentCount += 1;
+      result.sentBytes += blob.sizeBytes;
+    } else result.thereCount += 1;
+    tell(outcome === 'sent' ? blob.sizeBytes : 0, outcome);
+  });
+  return result;
+}
+
+function signalOf({ signal }: { signal?: AbortSignal }): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
+}
+
+function notFound(tag: string): never {
+  throw new BentoError('REF_NOT_FOUND', `loading checkpoint ${tag}: tag "${tag}" not found`, {
+    hint: '`bento list` shows the checkpoints there are',
+  });
+}
+
+function diverged(tag: string, here: Digest, there: Digest): BentoError {
+  const what = `${tag} is ${shortDigest(here)} here and ${shortDigest(there)} on the remote, which ours did not come from`;
+  return new BentoError('DIVERGED', what, {
+    hint: '`bento pull` fetches the other; `bento push --force` replaces it on the remote',
+  });
+}

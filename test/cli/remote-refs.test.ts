@@ -1,0 +1,74 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import test from 'ava';
+
+import { assertFails, headOf, makeSmallWorkspace, saveSmallWorkspace } from '../fixtures/command-checks.ts';
+import { testNeeding } from '../fixtures/external-tools.ts';
+import type { Faults } from '../fixtures/registry/odd-faults.ts';
+import { OddRegistry } from '../fixtures/registry/odd-registry.ts';
+import { startDebianRegistry } from '../fixtures/registry/debian-registry.ts';
+import { newSandbox } from '../fixtures/sandbox.ts';
+
+const testWithRegistry = testNeeding({ tools: ['docker-registry'] });
+
+testWithRegistry('a checkpoint of a registry is opened, inspected and compared where it never was', async (t) => {
+  await using registry = await startDebianRegistry();
+  const remote = `${registry.host}/me/ws`;
+  const here = newSandbox(t);
+  await saveSmallWorkspace(here);
+  (await here.bento(['push', remote])).ok();
+  const there = newSandbox(t);
+  const target = path.join(there.workspace, 'opened');
+  mkdirSync(there.workspace, { recursive: true });
+  (await there.bento(['open', `${remote}:cp-1`, target, '--copy'])).ok();
+  t.deepEqual(readFileSync(path.join(target, 'src/main.js')), readFileSync(path.join(here.workspace, 'src/main.js')));
+  t.is(headOf(target), headOf(here.workspace));
+  const digest = headOf(here.workspace);
+  t.is((await there.bento(['inspect', `${remote}@${digest}`, '--json'])).json<{ digest: string }>().digest, digest);
+  const compared = (await there.bento(['diff', `${remote}:cp-1`, `${remote}:latest`])).ok().stdout;
+  t.regex(compared, /No changes between checkpoints/);
+  assertFails(t, await there.bento(['open', `${remote}:cp-9`, path.join(there.workspace, 'x')]), {
+    code: 'REMOTE_NOT_FOUND',
+    says: /has no cp-9/,
+  });
+});
+
+const LIES: readonly [what: string, faults: Partial<Faults>][] = [
+  ['wrong bytes', { wrongBytes: { blob: 0 } }],
+  ['bodies without an end', { bodies: 'endless' }],
+  ['redirects in a circle', { redirect: 'loop' }],
+];
+for (const [what, faults] of LIES) {
+  test(`a registry with ${what} is named and refused, and no checkpoint is listed`, async (t) => {
+    await using registry = await OddRegistry.start();
+    const remote = `${registry.host}/me/ws`;
+    const here = newSandbox(t);
+    await saveSmallWorkspace(here);
+    (await here.bento(['push', remote])).ok();
+    Object.assign(registry.faults, faults);
+    const there = newSandbox(t);
+    const target = path.join(there.home, 'opened');
+    const result = await there.bento(['open', `${remote}:cp-1`, target], { cwd: there.home });
+    assertFails(t, result, { code: 'REMOTE_INVALID', says: new RegExp(registry.host) });
+    t.false(existsSync(target));
+  });
+}
+
+test('a download that is cut in the middle goes on, and is whole', async (t) => {
+  await using registry = await OddRegistry.start();
+  const remote = `${registry.host}/me/ws`;
+  const here = newSandbox(t);
+  makeSmallWorkspace(here.workspace);
+  writeFileSync(path.join(here.workspace, 'large'), randomBytes(3_000_000));
+  (await here.bento(['init'])).ok();
+  (await here.bento(['save'])).ok();
+  (await here.bento(['push', remote])).ok();
+  registry.faults.cutDownload = { afterBytes: 1_000_000, times: 1 };
+  const there = newSandbox(t);
+  const target = path.join(there.home, 'opened');
+  (await there.bento(['open', `${remote}:cp-1`, target, '--copy'], { cwd: there.home })).ok();
+  t.deepEqual(readFileSync(path.join(target, 'large')), readFileSync(path.join(here.workspace, 'large')));
+  t.is(registry.faults.cutDownload.times, 0);
+});

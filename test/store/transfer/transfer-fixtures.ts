@@ -1,0 +1,50 @@
+import { join } from 'node:path';
+
+import type { CheckpointLayer } from '../../../store/checkpoint.ts';
+import { storeCheckpoint } from '../../../store/checkpoint.ts';
+import { digestOf, type Digest } from '../../../store/digest.ts';
+import type { Layout } from '../../../store/layout.ts';
+import { KEYS, MEDIA_TYPES } from '../../../store/manifest.ts';
+import { Store } from '../../../store/store.ts';
+import { newFolder } from '../../fixtures/workspaces.ts';
+
+/** A machine's store with one workspace. */
+export interface Machine {
+  store: Store;
+  layout: Layout;
+}
+
+export function newMachine(t: { teardown: (fn: () => void) => void }): Machine {
+  const store = new Store(join(newFolder(t), 'store'));
+  return { store, layout: store.layout('ws') };
+}
+
+export interface Saved {
+  digest: Digest;
+  size: number;
+}
+
+/** Makes a checkpoint of layers with this content, and tags it. */
+export async function saveCheckpoint(
+  { store, layout }: Machine,
+  contents: readonly Buffer[],
+  { tags, sequence, parent }: { tags: readonly string[]; sequence: number; parent?: Digest },
+): Promise<Saved> {
+  await layout.ensure();
+  const layers: CheckpointLayer[] = [];
+  for (const [i, bytes] of contents.entries()) {
+    const title = `layer-${i}`;
+    const blob = await store.blobs.put(bytes);
+    const descriptor = { mediaType: MEDIA_TYPES.layer, ...blob, annotations: { [KEYS.title]: title } };
+    layers.push({ title, descriptor, diffId: digestOf(bytes), fileCount: 0 });
+  }
+  const meta = { schemaVersion: '1.0.0', checkpoint: sequence, created: '2026-01-01T00:00:00Z' };
+  const saved = await storeCheckpoint(store.blobs, { layers, meta, parent });
+  await layout.setTags(tags, saved);
+  return saved;
+}
+
+/** Tag -> digest. */
+export async function tagsOf({ layout }: Machine): Promise<Record<string, Digest>> {
+  return Object.fromEntries([...(await layout.tags())].map(([tag, { digest }]) => [tag, digest]));
+}
