@@ -64,7 +64,7 @@ export async function failure(answer: HttpAnswer, what: string): Promise<BentoEr
   const message = `${what}: ${answer.url.host} answers ${status}${said === '' ? '' : ` (${said})`}`;
   if (TRY_AGAIN.includes(status)) {
     const error = new BentoError('REMOTE_UNREACHABLE', message, { hint: 'try again later' });
-    return new Transient(error, parseRetryAfter(headerOf(answer, 'retry-after')));
+    return new Transient(error, { waitMs: parseRetryAfter(headerOf(answer, 'retry-after')) });
   }
   if (status === 401 || status === 403)
     return new BentoError('REMOTE_DENIED', message, { hint: 'bento login <registry> gives other credentials' });

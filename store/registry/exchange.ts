@@ -53,6 +53,8 @@ export class Exchange {
   readonly #limits: TimeLimits;
   readonly #agent: EnvHttpProxyAgent;
   readonly #userAgent = `bento/${programVersion()}`;
+  /** Origins that have answered: when one cannot be reached now, it is the network. */
+  readonly #answered = new Set<string>();
 
   constructor(limits: TimeLimits) {
     this.#limits = limits;
@@ -110,13 +112,20 @@ export class Exchange {
         bodyTimeout: this.#limits.idleMs,
       });
       answer.body.on('error', () => undefined); // whoever reads it is told, and a body that nobody reads must not end the process
+      this.#answered.add(url.origin);
       return { status: answer.statusCode, headers: answer.headers, url, body: answer.body };
     } catch (error) {
       signal.throwIfAborted();
-      throw upload?.sourceError ?? connectionError(url, upload?.signal.aborted === true ? upload.signal.reason : error);
+      throw upload?.sourceError ?? this.#failed(url, upload?.signal.aborted === true ? upload.signal.reason : error);
     } finally {
       upload?.end();
     }
+  }
+
+  #failed(url: URL, cause: unknown): Error {
+    const error = connectionError(url, cause);
+    if (!(error instanceof Transient) || !this.#answered.has(url.origin)) return error;
+    return new Transient(error.error, { waitMs: error.waitMs, patienceMs: this.#limits.outageMs });
   }
 }
 

@@ -16,6 +16,8 @@ export interface TimeLimits {
   retryAfterMaxMs: number;
   /** How often something is tried in all, without any progress between. */
   tryCountMax: number;
+  /** So long at least a registry that has answered before is tried again when it cannot be reached: networks come back. */
+  outageMs: number;
 }
 
 export const TIME_LIMITS: Readonly<TimeLimits> = {
@@ -25,9 +27,10 @@ export const TIME_LIMITS: Readonly<TimeLimits> = {
   commitMs: 300_000,
   wholeMs: 300_000,
   pauseMs: 500,
-  pauseMaxMs: 20_000,
+  pauseMaxMs: 8_000,
   retryAfterMaxMs: 60_000,
   tryCountMax: 6,
+  outageMs: 120_000,
 };
 
 export const CONNECTION_COUNT_MAX = 8; // to one host

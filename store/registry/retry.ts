@@ -8,11 +8,17 @@ export class Transient extends Error {
   readonly error: BentoError;
   /** What `Retry-After` asked for. */
   readonly waitMs: number | undefined;
+  /** How long to go on trying at least, from the first failure on. */
+  readonly patienceMs: number;
 
-  constructor(error: BentoError, waitMs?: number) {
+  constructor(
+    error: BentoError,
+    { waitMs, patienceMs = 0 }: { waitMs?: number | undefined; patienceMs?: number } = {},
+  ) {
     super(error.message, { cause: error });
     this.error = error;
     this.waitMs = waitMs;
+    this.patienceMs = patienceMs;
   }
 }
 
@@ -26,6 +32,7 @@ export interface RetryOptions {
 export class Retries {
   readonly #options: RetryOptions;
   #failureCount = 0;
+  #sinceMs = 0;
 
   constructor(options: RetryOptions) {
     this.#options = options;
@@ -40,8 +47,10 @@ export class Retries {
   async failed(error: unknown): Promise<void> {
     if (!(error instanceof Transient)) throw error;
     const { limits, signal, onRetry } = this.#options;
+    if (this.#failureCount === 0) this.#sinceMs = performance.now();
     this.#failureCount++;
-    if (this.#failureCount >= limits.tryCountMax) throw error.error;
+    const isPatient = performance.now() - this.#sinceMs < error.patienceMs;
+    if (this.#failureCount >= limits.tryCountMax && !isPatient) throw error.error;
     const waitMs = pauseOf(this.#failureCount, error.waitMs, limits);
     onRetry?.(`${error.error.message}; trying again in ${Math.ceil(waitMs / 1000)} s`);
     try {

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 
 import { digestOf } from '../../../store/digest.ts';
@@ -44,7 +45,7 @@ function open(
   const client = new RegistryClient({
     credentials: { find: async () => await Promise.resolve(credentials) },
     onRetry: (note) => notes.push(note),
-    limits: { pauseMs: 1, ...limits },
+    limits: { pauseMs: 1, outageMs: 0, ...limits },
   });
   t.teardown(async () => await client.close());
   return { client, repository: client.repository({ registry: host, repository: 'me/ws' }), notes };
@@ -209,6 +210,39 @@ test('streamBlob() goes on where a connection broke', async (t) => {
   const bytes = await collect(repository.streamBlob({ digest: DIGEST, sizeBytes: BLOB.length }));
   t.is(digestOf(bytes), DIGEST);
   t.is(asked.length, 10);
+});
+
+test('a registry that answered and then cannot be reached is waited for, one that never did is not', async (t) => {
+  const server = createServer(
+    (_request, response) => void response.end(JSON.stringify({ name: 'me/ws', tags: ['a'] })),
+  );
+  const listen = async (port: number): Promise<number> => {
+    server.listen(port, '127.0.0.1');
+    await once(server, 'listening');
+    return (server.address() as AddressInfo).port;
+  };
+  const port = await listen(0);
+  t.teardown(() => server.close());
+  const { repository, client, notes } = open(t, `127.0.0.1:${port}`, undefined, { tryCountMax: 2, outageMs: 60_000 });
+  t.deepEqual(await repository.tags(), ['a']);
+  server.closeAllConnections();
+  server.close();
+  await once(server, 'close');
+  const tags = repository.tags();
+  while (notes.length < 5) await sleep(1);
+  await listen(port);
+  t.deepEqual(await tags, ['a']);
+  server.closeAllConnections();
+  server.close();
+  await once(server, 'close');
+  const stranger = new RegistryClient({
+    credentials: { find: async () => await Promise.resolve(undefined) },
+    limits: { pauseMs: 1, tryCountMax: 2, outageMs: 60_000 },
+  });
+  t.teardown(async () => await stranger.close());
+  const never = stranger.repository({ registry: `127.0.0.1:${port}`, repository: 'me/ws' });
+  t.is(await codeOf(t, never.tags()), 'REMOTE_UNREACHABLE');
+  await client.close();
 });
 
 test('streamBlob() refuses wrong bytes, more bytes and fewer', async (t) => {
