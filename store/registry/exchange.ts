@@ -1,5 +1,7 @@
+import { createRequire } from 'node:module';
 import type { IncomingHttpHeaders } from 'node:http';
-import { EnvHttpProxyAgent, request as httpRequest, type Dispatcher } from 'undici';
+import type * as undiciModule from 'undici';
+import type { Dispatcher } from 'undici';
 
 import { BentoError, errnoOf } from '../errors.ts';
 import { programVersion } from '../version.ts';
@@ -48,17 +50,25 @@ const BROKEN_TLS =
   /^(?:CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_TLS_CERT|HOSTNAME_MISMATCH|INVALID_CA|EPROTO|ERR_SSL)/;
 const BAD_ANSWER = /^(?:HPE_(?!INVALID_EOF)|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_EXCEEDED)/;
 
+let loaded: typeof undiciModule | undefined;
+
+/** Loaded by whoever speaks to a registry: a hundred files. */
+function undici(): typeof undiciModule {
+  return (loaded ??= createRequire(import.meta.url)('undici') as typeof undiciModule);
+}
+
 /** Requests and answers over HTTP: connections, proxies, time limits and redirects. It knows nothing of registries. */
 export class Exchange {
   readonly #limits: TimeLimits;
-  readonly #agent: EnvHttpProxyAgent;
+  readonly #undici = undici();
+  readonly #agent: undiciModule.EnvHttpProxyAgent;
   readonly #userAgent = `bento/${programVersion()}`;
   /** Origins that have answered: when one cannot be reached now, it is the network. */
   readonly #answered = new Set<string>();
 
   constructor(limits: TimeLimits) {
     this.#limits = limits;
-    this.#agent = new EnvHttpProxyAgent({
+    this.#agent = new this.#undici.EnvHttpProxyAgent({
       connections: CONNECTION_COUNT_MAX,
       connectTimeout: limits.connectMs,
       bodyTimeout: limits.idleMs,
@@ -96,7 +106,7 @@ export class Exchange {
     const upload =
       body === undefined || Buffer.isBuffer(body) ? undefined : new Upload(body, this.#limits.idleMs, signal);
     try {
-      const answer = await httpRequest(url, {
+      const answer = await this.#undici.request(url, {
         method,
         headers: {
           'user-agent': this.#userAgent,
