@@ -11,14 +11,18 @@ const [, , what, cacheDir = '', file = ''] = process.argv;
 const content = readFileSync(file);
 const digest = digestOf(content);
 const cache = new ContentCache(cacheDir, { capBytes: 1 << 30 });
+/** Node closes a handle that nobody refers to any more, and its lock is gone. */
+const kept: unknown[] = [];
 
 async function hold(): Promise<string> {
   const held = await cache.openVerified(digest, content.length);
+  kept.push(held);
   return typeof held === 'object' ? 'held' : `cannot hold it: ${String(held)}`;
 }
 
 async function stall(): Promise<string> {
   const partial = await cache.begin(digest, content.length);
+  kept.push(partial);
   await partial?.write(0, content.subarray(0, 1000));
   return 'begun';
 }
@@ -34,4 +38,4 @@ async function fill(): Promise<string> {
 
 const steps: Record<string, () => Promise<string>> = { hold, stall, fill };
 process.stdout.write(`${(await steps[what ?? '']?.()) ?? 'what?'}\n`);
-setInterval(() => undefined, 1000);
+setInterval(() => kept, 1000);
