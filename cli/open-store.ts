@@ -159,6 +159,7 @@ function named(layout: Layout, digest: Digest, tag: string | undefined): NamedCh
   return { layout, digest, label: tag ?? shortDigest(digest), isUndo: false };
 }
 
-function noCheckpoints(): BentoError {
+/** Nothing was saved yet. */
+export function noCheckpoints(): BentoError {
   return new BentoError('REF_NOT_FOUND', 'no checkpoints found. Run `bento save` first');
 }

@@ -1,4 +1,4 @@
-import { isUndoTag } from '../../fs/maintenance/retention.ts';
+import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
@@ -6,7 +6,7 @@ import type { Store } from '../../store/store.ts';
 import { exportImages, type ImageToExport } from '../../store/transfer/export-image.ts';
 import { parseImagePlace } from '../../store/transfer/image-place.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, resolveRef, storeOf } from '../open-store.ts';
+import { findConfig, noCheckpoints, resolveRef, storeOf } from '../open-store.ts';
 import { formatSize } from '../terminal.ts';
 
 /** Named apart from the word itself, which is reserved. */
@@ -58,7 +58,7 @@ async function everyTag(store: Store, id: string | undefined): Promise<ImageToEx
   for (const [tag, { digest }] of tags) {
     if (!isUndoTag(tag)) images.push({ tag, checkpoint: await store.loadCheckpoint(digest) });
   }
-  if (images.length === 0) throw new BentoError('REF_NOT_FOUND', 'no checkpoints found. Run `bento save` first');
+  if (images.length === 0) throw noCheckpoints();
   return images;
 }
 

@@ -1,4 +1,4 @@
-import { isUndoTag } from '../../fs/maintenance/retention.ts';
+import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { isTag } from '../../store/ref.ts';

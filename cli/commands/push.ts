@@ -6,7 +6,7 @@ import { isTag } from '../../store/ref.ts';
 import { isConflictTag } from '../../store/transfer/merge-tags.ts';
 import type { PushEvent } from '../../store/transfer/push.ts';
 import { defineCommand } from '../command.ts';
-import { storeOf } from '../open-store.ts';
+import { noCheckpoints, storeOf } from '../open-store.ts';
 import { chooseRemote, during, rememberRemote } from '../remote-of.ts';
 import { formatSize } from '../terminal.ts';
 import { TransferProgress } from '../transfer-progress.ts';
@@ -29,7 +29,8 @@ export const push = defineCommand({
     const { name, shown, reference, loaded } = chosen;
     const store = storeOf(loaded.config);
     const layout = store.layout(loaded.config.id ?? '');
-    const tags = loaded.config.id === undefined ? noCheckpoints() : await tagsToPush(layout, reference);
+    if (loaded.config.id === undefined) throw noCheckpoints();
+    const tags = await tagsToPush(layout, reference);
     const progress = new TransferProgress(ctx, 'Pushing');
     const { openRegistries } = await import('../open-registry.ts');
     const { pushTags } = await import('../../store/transfer/push.ts');
@@ -73,11 +74,8 @@ async function tagsToPush(layout: Layout, reference: string | undefined): Promis
     throw new BentoError('REF_INVALID', `"${reference}" is not a valid tag`, { hint: '`bento push --tag <tag>`' });
   }
   const tags = [...(await layout.tags()).keys()].filter((tag) => isTag(tag) && !isUndoTag(tag) && !isConflictTag(tag));
-  return tags.length === 0 ? noCheckpoints() : tags;
-}
-
-function noCheckpoints(): never {
-  throw new BentoError('REF_NOT_FOUND', 'no checkpoints found. Run `bento save` first');
+  if (tags.length === 0) throw noCheckpoints();
+  return tags;
 }
 
 function show(event: PushEvent, progress: TransferProgress): void {

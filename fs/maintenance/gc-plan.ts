@@ -6,7 +6,8 @@ import { KEYS, type Descriptor } from '../../store/manifest.ts';
 import { markReachable, readManifest, type Reachable } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
 import { findHalfWrittenConfigs, findLeftovers, findOrphanForks, type Leftover } from './leftovers.ts';
-import { isUndoTag, newestFirst, selectKept, type Candidate, type RetentionPolicy } from './retention.ts';
+import { isUndoTag } from '../workspace/heads.ts';
+import { newestFirst, selectKept, type Candidate, type RetentionPolicy } from './retention.ts';
 import { forgottenTags, readRoots, tagOf, type DirectoryRoots, type LayoutRoots, type StoreRoots } from './roots.ts';
 
 /** A checkpoint that goes, with all its tags. */

@@ -2,7 +2,7 @@ import type { Digest } from '../../store/digest.ts';
 import { isObject } from '../../store/manifest.ts';
 import { parseYaml, readConfigText } from '../workspace/config-file.ts';
 import type { Config, RetentionTier } from '../workspace/config-types.ts';
-import { SHARED_UNDO_TAG } from '../workspace/heads.ts';
+import { isUndoTag } from '../workspace/heads.ts';
 
 /** Which checkpoints of a workspace stay. With neither `keepLast` nor `tiers`, all of them do. */
 export interface RetentionPolicy {
@@ -24,16 +24,10 @@ export interface Candidate {
 }
 
 const OWN_TAG = /^(?:latest|cp-\d+)$/;
-const UNDO_TAG = /^pre-open-[0-9a-f]{8}$/;
 
 /** Whether a person gave it: not `latest`, not `cp-N`, no undo slot. */
 export function isUserTag(tag: string): boolean {
   return !OWN_TAG.test(tag) && !isUndoTag(tag);
-}
-
-/** A slot of one directory, or the one that all share in stores of the original. */
-export function isUndoTag(tag: string): boolean {
-  return tag === SHARED_UNDO_TAG || UNDO_TAG.test(tag);
 }
 
 /**

@@ -1,16 +1,16 @@
-import { constants, readdirSync } from 'node:fs';
+import { constants } from 'node:fs';
 
-import { toFsPath, type ByteString } from '../../store/byte-string.ts';
-import { errnoOf } from '../../store/errors.ts';
-import { statOf, withinReach, xattrOf, type FileStat } from '../../store/file-calls.ts';
+import type { ByteString } from '../../store/byte-string.ts';
+import { statOf, xattrOf, type FileStat } from '../../store/file-calls.ts';
 import { ERRNO } from '../protocol/constants.ts';
 import { CowNode, generationOf, ROOT_ID, upperIdOf } from './cow-node.ts';
 import { ErrnoError } from './errno-error.ts';
 import { cookieOf, type Listed } from './listed.ts';
 import type { LowerObject, LowerTree } from './lower-tree.ts';
-import { decodeOrigin, isWhiteout, isWhiteoutAt, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
+import { decodeOrigin, isWhiteout, TRUSTED_MARKS, USER_MARKS, type MarkNames } from './marks.ts';
 import { PartialFile } from './partial-file.ts';
 import { withUpper } from './upper-file.ts';
+import { readUpperNames, type UpperName } from './upper-names.ts';
 import type { ScratchFolder } from './scratch-folder.ts';
 import type { OpenNode } from './session-log.ts';
 
@@ -33,13 +33,6 @@ interface RawObject {
   isUpper: boolean;
   below: number | undefined;
   isMoved: boolean;
-}
-
-/** An entry of a directory in the upper one. */
-export interface UpperName {
-  name: ByteString;
-  isDir: boolean;
-  isWhiteout: boolean;
 }
 
 const { S_IFMT, S_IFDIR } = constants;
@@ -422,18 +415,7 @@ export class CowTree {
 
   /** Names in the upper directory, whiteouts among them. */
   upperNames(dir: CowNode): UpperName[] {
-    if (!dir.inUpper || dir.isGone) return [];
-    try {
-      const path = toFsPath(withinReach(this.path(dir)));
-      const entries = readdirSync(path, { encoding: 'latin1', withFileTypes: true });
-      return entries.map((entry) => ({
-        name: entry.name,
-        isDir: entry.isDirectory(),
-        isWhiteout: entry.isCharacterDevice() && isWhiteoutAt(this.pathIn(dir, entry.name)),
-      }));
-    } catch (error) {
-      throw new ErrnoError(ERRNO[errnoOf(error) === 'ENOENT' ? 'ESTALE' : 'EIO']);
-    }
+    return dir.inUpper && !dir.isGone ? readUpperNames(this.path(dir)) : [];
   }
 
   /**

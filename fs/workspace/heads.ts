@@ -86,7 +86,7 @@ export function undoTag(dir: string): string {
   return `pre-open-${directoryKey(dir)}`;
 }
 
-/** Whether a tag is the undo slot of some directory: nobody else's concern. */
+/** Whether a tag is an undo slot: that of one directory, or the one that all share in stores of the original. */
 export function isUndoTag(tag: string): boolean {
   return /^pre-open(?:-[0-9a-f]{8})?$/.test(tag);
 }

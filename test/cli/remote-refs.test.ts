@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import test from 'ava';
@@ -9,7 +9,7 @@ import { testNeeding } from '../fixtures/external-tools.ts';
 import type { Faults } from '../fixtures/registry/odd-faults.ts';
 import { OddRegistry } from '../fixtures/registry/odd-registry.ts';
 import { startDebianRegistry } from '../fixtures/registry/debian-registry.ts';
-import { newSandbox } from '../fixtures/sandbox.ts';
+import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 const testWithRegistry = testNeeding({ tools: ['docker-registry'] });
 
@@ -35,6 +35,12 @@ testWithRegistry('a checkpoint of a registry is opened, inspected and compared w
   });
 });
 
+/** Workspaces of a store that list a checkpoint. */
+function listed({ storePath }: Sandbox): string[] {
+  const names = existsSync(storePath) ? readdirSync(storePath) : [];
+  return names.filter((name) => existsSync(path.join(storePath, name, 'index.json')));
+}
+
 const LIES: readonly [what: string, faults: Partial<Faults>][] = [
   ['wrong bytes', { wrongBytes: { blob: 0 } }],
   ['bodies without an end', { bodies: 'endless' }],
@@ -47,12 +53,14 @@ for (const [what, faults] of LIES) {
     const here = newSandbox(t);
     await saveSmallWorkspace(here);
     (await here.bento(['push', remote])).ok();
+    t.is(listed(here).length, 1);
     Object.assign(registry.faults, faults);
     const there = newSandbox(t);
     const target = path.join(there.home, 'opened');
     const result = await there.bento(['open', `${remote}:cp-1`, target], { cwd: there.home });
     assertFails(t, result, { code: 'REMOTE_INVALID', says: new RegExp(registry.host) });
     t.false(existsSync(target));
+    t.deepEqual(listed(there), []);
   });
 }
 

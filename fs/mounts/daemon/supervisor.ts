@@ -1,5 +1,4 @@
-import { spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readSync, rmSync, writeSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, rmSync, writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { isAbsolute, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -11,7 +10,7 @@ import { hexOf, type Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { adoptLock, tryLockFile, type FileLock } from '../../../store/lock.ts';
 import { Store } from '../../../store/store.ts';
-import { mount, MS_PRIVATE, recvFd, sendFd, socketpair } from '../../../store/syscalls.ts';
+import { mount, MS_PRIVATE } from '../../../store/syscalls.ts';
 import { programVersion } from '../../../store/version.ts';
 import { cacheCapBytes } from '../../contents/cache-cap.ts';
 import type { BindWorkerMessage, FileBind } from './bind-worker.ts';
@@ -35,17 +34,12 @@ import { mountedAt, mountedFileSystems } from '../mountinfo.ts';
 import { isAloneInNamespace } from '../namespaces.ts';
 import { runtimeDir, sessionLogOf, type RuntimeDir } from './runtime-dir.ts';
 import { ServerProcess } from './server-process.ts';
-import { SMALL_HEAP } from './small-process.ts';
+import { READY_FD, receiveLegacy, startSuccessor } from './take-over.ts';
 
 /** How long the daemon stays without anything mounted, in milliseconds. */
 const IDLE_MS = Number(process.env['BENTO_DAEMON_IDLE_MS'] ?? 60_000);
 const IDLE_CHECK_MS = 5_000;
 const READ_AHEAD_KIB = 1024;
-/** The descriptor on which whoever started the daemon waits for one line. */
-const READY_FD = 3;
-/** The socket on which a predecessor hands over what it holds. */
-const LEGACY_FD = 4;
-const TAKE_OVER_TIMEOUT_MS = 20_000;
 /** No more files of one mount than this get a mount of their own; the largest first. */
 const LARGE_BINDS_MAX = 32;
 /** How long a server may take to answer when the daemon is to stop, in milliseconds. */
@@ -53,12 +47,6 @@ const STOP_ANSWER_MS = 5_000;
 const LARGE_DIR = 'large';
 
 const log = pino({ base: { pid: process.pid } }, pino.destination({ fd: 1, sync: true }));
-
-/** What one supervisor leaves to the next; the descriptors follow in this order: the lock, then the connections. */
-interface Legacy {
-  connections: ConnectionSpec[];
-  backings: Backing[];
-}
 
 /**
  * The mount daemon of one store: it holds the FUSE connections, so that they outlive whoever answers for them, and answers
@@ -421,61 +409,6 @@ async function bindFiles(binds: FileBind[]): Promise<BindWorkerMessage> {
     worker.once('message', resolve);
     worker.once('error', reject);
   });
-}
-
-async function startSuccessor(
-  program: string,
-  storeRoot: string,
-  { legacy, fds }: { legacy: Legacy; fds: readonly number[] },
-): Promise<void> {
-  const { ours, theirs } = socketpair();
-  const child = spawn(process.execPath, [...SMALL_HEAP, program, storeRoot], {
-    cwd: '/',
-    detached: true,
-    stdio: ['ignore', 1, 2, 'pipe', theirs],
-    env: { ...process.env, BENTO_DAEMON_READY: '1', BENTO_DAEMON_TAKE_OVER: '1' },
-  });
-  const ready = child.stdio[READY_FD] as Socket;
-  try {
-    const text = Buffer.from(JSON.stringify(legacy));
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(text.length);
-    writeSync(ours, Buffer.concat([length, text]));
-    for (const fd of fds) sendFd(ours, fd);
-    const reply = await new Promise<ControlReply>((resolve, reject) => {
-      setTimeout(() => reject(new Error('it was not ready in time')), TAKE_OVER_TIMEOUT_MS).unref();
-      ready.on(
-        'data',
-        lineReader((line) => resolve(JSON.parse(line) as ControlReply)),
-      );
-      child.once('error', reject);
-      child.once('exit', (code) => reject(new Error(`it ended with status ${code ?? 'unknown'}`)));
-    });
-    if (!reply.ok) throw new Error(reply.message);
-  } catch (error) {
-    child.kill('SIGKILL');
-    throw error;
-  } finally {
-    ready.destroy();
-    child.unref();
-  }
-}
-
-function receiveLegacy(): { legacy: Legacy; lockFd: number; fds: number[] } {
-  const length = readExactly(4).readUInt32LE();
-  const legacy = JSON.parse(readExactly(length).toString('utf8')) as Legacy;
-  const lockFd = recvFd(LEGACY_FD);
-  return { legacy, lockFd, fds: legacy.connections.map(() => recvFd(LEGACY_FD)) };
-}
-
-function readExactly(length: number): Buffer {
-  const bytes = Buffer.alloc(length);
-  for (let at = 0; at < length;) {
-    const count = readSync(LEGACY_FD, bytes, at, length - at, null);
-    if (count === 0) throw new Error('the predecessor ended while it handed over');
-    at += count;
-  }
-  return bytes;
 }
 
 /** Tells whoever started us, if anybody did, that commands can be sent, or why not. */

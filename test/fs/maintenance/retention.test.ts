@@ -1,12 +1,12 @@
 import test from 'ava';
 import {
-  isUndoTag,
   isUserTag,
   newestFirst,
   selectKept,
   type Candidate,
   type RetentionPolicy,
 } from '../../../fs/maintenance/retention.ts';
+import { isUndoTag } from '../../../fs/workspace/heads.ts';
 import { digestOf } from '../../../store/digest.ts';
 
 const HOUR_MS = 3_600_000;

@@ -1,52 +1,16 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { ExecutionContext } from 'ava';
 
 import { digestOf } from '../../../store/digest.ts';
 import { MEDIA_TYPES } from '../../../store/manifest.ts';
 import { RegistryClient } from '../../../store/registry/client.ts';
 import { testNeeding } from '../../fixtures/external-tools.ts';
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-async function startRegistry(t: ExecutionContext): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), 'bento-registry-'));
-  const host = `127.0.0.1:${await freePort()}`;
-  const config = { version: 0.1, storage: { filesystem: { rootdirectory: dir } }, http: { addr: host } };
-  await writeFile(join(dir, 'config.yml'), JSON.stringify(config));
-  const child = spawn('docker-registry', ['serve', join(dir, 'config.yml')], { stdio: 'ignore' });
-  t.teardown(async () => {
-    child.kill('SIGKILL');
-    await once(child, 'exit');
-    await rm(dir, { recursive: true });
-  });
-  while (
-    !(await fetch(`http://${host}/v2/`).then(
-      ({ ok }) => ok,
-      () => false,
-    ))
-  )
-    await sleep(50);
-  return host;
-}
+import { startDebianRegistry } from '../../fixtures/registry/debian-registry.ts';
 
 testNeeding({ tools: ['docker-registry'] })(
   'a client pushes to the registry of Debian and reads it back',
   async (t) => {
-    const registry = await startRegistry(t);
+    await using debian = await startDebianRegistry();
+    const registry = debian.host;
     const client = new RegistryClient({ credentials: { find: async () => await Promise.resolve(undefined) } });
     t.teardown(async () => await client.close());
     t.deepEqual(await client.ping(registry), { wantsCredentials: false });
