@@ -23,6 +23,11 @@ export interface CommandSpec<Options extends OptionSpecs, Data> {
   handlesInterrupt?: boolean;
   /** Signals are its own affair: none of them ends it or aborts `ctx.signal`. */
   handlesSignals?: boolean;
+  /**
+   * Needs contents of checkpoints, and what it did before it missed them does no harm when done twice: where they are still in
+   * a registry, they are fetched and it is run again.
+   */
+  fetches?: boolean;
   /** What stands after `--` is for another program: `ctx.rest` has it as it is. */
   takesRest?: boolean;
   run(ctx: Context<Options>): Data | Promise<Data>;

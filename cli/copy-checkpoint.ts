@@ -3,6 +3,7 @@ import { fromText } from '../store/byte-string.ts';
 import type { Checkpoint } from '../store/checkpoint.ts';
 import type { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
+import { completeCheckpoint } from './lazy.ts';
 import { openSource } from './open-store.ts';
 
 /**
@@ -12,9 +13,10 @@ import { openSource } from './open-store.ts';
 export async function copyInto(
   store: Store,
   { target, manifest }: CheckpointRecord,
-  ctx: Pick<Context, 'note'>,
+  ctx: Context,
   checkpoint?: Checkpoint,
 ): Promise<void> {
+  await completeCheckpoint(store, manifest, ctx);
   const [{ openTree }, { copyCheckpoint }] = await Promise.all([
     import('../fs/tree/index-checkpoint.ts'),
     import('../fs/workspace/restore/materialise.ts'),

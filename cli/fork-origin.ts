@@ -6,6 +6,7 @@ import { toText } from '../store/byte-string.ts';
 import { BentoError } from '../store/errors.ts';
 import type { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
+import type { LazyMode } from './lazy.ts';
 import type { ForkOrigin } from './make-forks.ts';
 import { findConfig, loadWorkspace, resolveRef, storeOf } from './open-store.ts';
 import { resolveAnyRef } from './remote-checkpoint.ts';
@@ -19,19 +20,27 @@ export interface WantedOrigin {
 }
 
 /** @param written - a reference, or the directory of a workspace; undefined: the one the command is run in */
-export async function findOrigin(written: string | undefined, ctx: Context): Promise<WantedOrigin> {
+export async function findOrigin(
+  written: string | undefined,
+  ctx: Context,
+  lazy: LazyMode = 'off',
+): Promise<WantedOrigin> {
   if (written === undefined || isDirectoryArgument(written)) {
     const dir = resolve(written ?? ctx.dir);
     const { config } = await loadConfig(dir);
     return { store: storeOf(config), load: async () => await workspaceNow(dir, ctx) };
   }
   const store = storeOf(await findConfig(ctx.dir));
-  return { store, load: async () => await namedCheckpoint(written, store, ctx) };
+  return { store, load: async () => await namedCheckpoint(written, store, { ctx, lazy }) };
 }
 
-async function namedCheckpoint(written: string, store: Store, ctx: Context): Promise<ForkOrigin> {
+async function namedCheckpoint(
+  written: string,
+  store: Store,
+  { ctx, lazy }: { ctx: Context; lazy: LazyMode },
+): Promise<ForkOrigin> {
   const config = await findConfig(ctx.dir);
-  const { digest, label, layout } = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx).catch(
+  const { digest, label, layout } = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx, lazy).catch(
     (error: unknown) => {
       throw existsSync(written) ? notARef(written, error) : error;
     },

@@ -56,10 +56,22 @@ async function runCommand(command: Command, words: string[]): Promise<number> {
   if (parsed.help) return showHelp(command.name.split(' '));
   if (command.handlesSignals !== true) listenForSignals(command.handlesInterrupt === true);
   const ctx = contextFor(parsed);
-  const data = await command.run(ctx);
+  const data = command.fetches === true ? await runFetching(command, ctx) : await command.run(ctx);
   progressLine.clear();
   print(ctx.json ? JSON.stringify(data ?? null, null, 2) : command.render(data, ctx));
   return command.exitCode?.(data, ctx) ?? 0;
+}
+
+/** Each time that it misses bytes of a blob, the whole of it is fetched; so it comes to an end. */
+async function runFetching(command: Command, ctx: Context): Promise<unknown> {
+  for (;;) {
+    try {
+      return await command.run(ctx);
+    } catch (error) {
+      const { fetchMissing } = await import('./lazy.ts');
+      if (!(await fetchMissing(error, ctx))) throw error;
+    }
+  }
 }
 
 /** What the parser makes of no words at all, without loading it: `bento status` is run often. */

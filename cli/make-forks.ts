@@ -52,7 +52,7 @@ export async function makeForks(
   origin: ForkOrigin,
   targets: readonly string[],
   options: MakeForksOptions,
-  ctx: Pick<Context, 'note'>,
+  ctx: Context,
 ): Promise<Mounted[]> {
   const { checkpoint } = origin;
   return await forkCheckpoint(store, targets, forkRequest(store, origin, options), {

@@ -1,5 +1,6 @@
-import { EVERY_HOST } from '../store/registry/address.ts';
-import { RegistryClient } from '../store/registry/client.ts';
+import { SourceRegistries } from '../store/lazy/source-registries.ts';
+import { EVERY_HOST, isPlainHttp } from '../store/registry/address.ts';
+import { RegistryClient, type RegistryClientOptions } from '../store/registry/client.ts';
 import { CredentialFiles, type CredentialSource } from '../store/registry/credentials.ts';
 import type { Context } from './command.ts';
 
@@ -13,12 +14,29 @@ export function openRegistries(
   ctx: Pick<Context, 'home' | 'note' | 'signal'>,
   credentials: CredentialSource = new CredentialFiles({ home: ctx.home, note: ctx.note }),
 ): RegistryClient {
-  return new RegistryClient({
+  return new RegistryClient(optionsFor(ctx, credentials));
+}
+
+/** The same, for blobs of which it was noted where they come from. Close it. */
+export function openSources(ctx: Pick<Context, 'home' | 'note' | 'signal'>): SourceRegistries {
+  return new SourceRegistries(optionsFor(ctx, new CredentialFiles({ home: ctx.home, note: ctx.note })));
+}
+
+/** Whether the user has a registry asked without TLS. */
+export function asksWithoutTls(registry: string): boolean {
+  return isPlainHttp(registry, insecureHosts(process.env));
+}
+
+function optionsFor(
+  { note, signal }: Pick<Context, 'note' | 'signal'>,
+  credentials: CredentialSource,
+): RegistryClientOptions {
+  return {
     credentials,
     insecure: insecureHosts(process.env),
-    onRetry: (line) => ctx.note(`note: ${line}`),
-    signal: ctx.signal,
-  });
+    onRetry: (line) => note(`note: ${line}`),
+    signal,
+  };
 }
 
 function insecureHosts(env: NodeJS.ProcessEnv): string[] {

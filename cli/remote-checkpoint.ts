@@ -6,33 +6,50 @@ import { hexOf } from '../store/digest.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
 import { isStoreName } from '../store/store.ts';
 import type { Context } from './command.ts';
+import { completeCheckpoint, type LazyMode } from './lazy.ts';
 import { resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
 import { TransferProgress } from './transfer-progress.ts';
 
 const NAME_LENGTH_MAX = 100;
 
 /**
- * Finds the checkpoint a reference names, here or in a registry: from there what is missing of it is fetched first.
+ * Finds the checkpoint a reference names, here or in a registry. What is missing of it is fetched first, or as little of it
+ * as `lazy` says.
  *
  * @throws BentoError as `resolveRef`, as the registry client, and FORMAT_INVALID for what is no image
  */
-export async function resolveAnyRef(written: string, context: RefContext, ctx: Context): Promise<NamedCheckpoint> {
-  return isRemoteRef(written)
-    ? await fetchCheckpoint(parseRemoteRef(written), context, ctx)
-    : resolveRef(written, context);
+export async function resolveAnyRef(
+  written: string,
+  context: RefContext,
+  ctx: Context,
+  lazy: LazyMode = 'off',
+): Promise<NamedCheckpoint> {
+  if (isRemoteRef(written)) return await fetchCheckpoint(parseRemoteRef(written), context, { ctx, lazy });
+  const named = await resolveRef(written, context);
+  if (lazy === 'off') await completeCheckpoint(context.store, named.digest, ctx);
+  return named;
 }
 
 /** It is kept in the store of the workspace that made it, under a tag of its own unless it has one already. */
-async function fetchCheckpoint(ref: RemoteRef, { store }: RefContext, ctx: Context): Promise<NamedCheckpoint> {
-  const { openRegistries } = await import('./open-registry.ts');
+async function fetchCheckpoint(
+  ref: RemoteRef,
+  { store }: RefContext,
+  { ctx, lazy }: { ctx: Context; lazy: LazyMode },
+): Promise<NamedCheckpoint> {
+  const { asksWithoutTls, openRegistries } = await import('./open-registry.ts');
+  const { LazyFetcher } = await import('../store/lazy/lazy-fetcher.ts');
   const { pullCheckpoint } = await import('../store/transfer/pull.ts');
   const progress = new TransferProgress(ctx, 'Fetching');
   const registries = openRegistries(ctx);
+  const repository = registries.repository(ref);
+  const fetcher = new LazyFetcher(store.root, () => repository);
+  const source = { ...repository.name, plainHttp: asksWithoutTls(ref.registry) };
   try {
     using _blobs = await shareBlobs(store.root);
-    const checkpoint = await pullCheckpoint(store, registries.repository(ref), {
+    const checkpoint = await pullCheckpoint(store, repository, {
       reference: ref.digest ?? ref.tag ?? 'latest',
       signal: ctx.signal,
+      lazily: lazy === 'off' ? undefined : { storeRoot: store.root, fetcher, source, fetchesRest: lazy === 'rest' },
       onEvent: (event) => {
         if (event.kind === 'planned') progress.plan(event.sizeBytes);
         else progress.advance(event.digest, event.doneBytes);
@@ -44,6 +61,7 @@ async function fetchCheckpoint(ref: RemoteRef, { store }: RefContext, ctx: Conte
     if (!isTagged) await layout.setTags([`remote-${hexOf(digest).slice(0, 12)}`], { digest, size });
     return { digest, layout, label: formatRemoteRef(ref), isUndo: false };
   } finally {
+    fetcher.close();
     await registries.close();
   }
 }

@@ -3,6 +3,7 @@ import { closeSync, fstatSync, openSync } from 'node:fs';
 import { thinPath, wholePath } from './blob-paths.ts';
 import { shortDigest, type Digest } from './digest.ts';
 import { BentoError, errnoOf } from './errors.ts';
+import { BlobNotHere, LazyFile } from './lazy-file.ts';
 import { basesOf, readRecipe, type Recipe, type ThinPiece } from './thin-recipe.ts';
 
 /** Bytes of a blob by the name that others may give them. */
@@ -22,7 +23,7 @@ export interface BlobRange {
 }
 
 /**
- * A blob held open for reading at random, whole or thin; nobody need know which. The bytes are not verified: whoever reads
+ * A blob held open for reading at random, whole, thin or partly here; nobody need know which. The bytes are not verified: whoever reads
  * parts checks the chunk digests.
  */
 export interface BlobFile {
@@ -30,10 +31,13 @@ export interface BlobFile {
   readonly sizeBytes: number;
   /** How many files it may hold open. */
   readonly fileCount: number;
+  /** Whether a stretch can be read without a registry. */
+  isHere(offset: number, lengthBytes: number): boolean;
   /**
    * Where a stretch lies.
    *
-   * @throws BentoError BLOB_MISSING or FORMAT_INVALID when that of a thin blob is not to be had; RangeError outside the blob
+   * @throws BentoError BLOB_MISSING or FORMAT_INVALID when that of a thin blob is not to be had; BLOB_REMOTE when it is not
+   *   here yet; RangeError outside the blob
    */
   ranges(offset: number, lengthBytes: number): BlobRange[];
   /** The same for bytes that lie in the blob's own file: all of a whole blob, the literals of a thin one. */
@@ -43,8 +47,11 @@ export interface BlobFile {
 
 /** @throws BentoError BLOB_MISSING, or FORMAT_INVALID when it is thin and its recipe damaged */
 export function openBlobFile(storeRoot: string, digest: Digest): BlobFile {
-  // A thin blob may be made whole between the first look and the second.
-  const file = openWhole(storeRoot, digest) ?? openThin(storeRoot, digest) ?? openWhole(storeRoot, digest);
+  const file =
+    openWhole(storeRoot, digest) ??
+    openThin(storeRoot, digest) ??
+    LazyFile.open(storeRoot, digest) ??
+    openWhole(storeRoot, digest); // what is thin or partly here may become whole between the looks
   if (file === undefined) throw missingBlob(digest);
   return file;
 }
@@ -89,6 +96,10 @@ export class WholeFile implements BlobFile {
     this.sizeBytes = fstatSync(fd).size;
   }
 
+  isHere(): boolean {
+    return true;
+  }
+
   ranges(offset: number, lengthBytes: number): BlobRange[] {
     return lengthBytes === 0 ? [] : [this.ownRange(offset, lengthBytes)];
   }
@@ -129,18 +140,31 @@ export class ThinFile implements BlobFile {
     return this.bases.length + 1;
   }
 
+  isHere(offset: number, lengthBytes: number): boolean {
+    return this.#partsOf(offset, lengthBytes).every(({ piece: { at, base, offset: inBase }, from, partBytes }) => {
+      return base === undefined || this.#base(base).isHere(inBase + from - at, partBytes);
+    });
+  }
+
   ranges(offset: number, lengthBytes: number): BlobRange[] {
+    return this.#partsOf(offset, lengthBytes).map(({ piece, from, partBytes }) =>
+      this.#rangeOf(piece, from, partBytes),
+    );
+  }
+
+  /** A stretch, cut where its pieces end. */
+  #partsOf(offset: number, lengthBytes: number): { piece: ThinPiece; from: number; partBytes: number }[] {
     if (offset + lengthBytes > this.sizeBytes) throw endsBefore(this, offset + lengthBytes);
-    const ranges: BlobRange[] = [];
+    const parts = [];
     const end = offset + lengthBytes;
-    for (let i = this.#pieceAt(offset), done = offset; done < end; i += 1) {
+    for (let i = this.#pieceAt(offset), from = offset; from < end; i += 1) {
       const piece = this.recipe.pieces[i];
       if (piece === undefined) throw new RangeError('a recipe without gaps has a gap');
-      const partBytes = Math.min(piece.at + piece.lengthBytes, end) - done;
-      ranges.push(this.#rangeOf(piece, done, partBytes));
-      done += partBytes;
+      const partBytes = Math.min(piece.at + piece.lengthBytes, end) - from;
+      parts.push({ piece, from, partBytes });
+      from += partBytes;
     }
-    return ranges;
+    return parts;
   }
 
   ownRange(offset: number, lengthBytes: number): BlobRange {
@@ -187,6 +211,14 @@ export class ThinFile implements BlobFile {
     }
     return low;
   }
+}
+
+/** What to say of a blob that has to be whole and is not. */
+export function notStored(storeRoot: string, digest: Digest): BentoError {
+  const file = LazyFile.open(storeRoot, digest);
+  file?.close();
+  if (file === undefined) return missingBlob(digest);
+  return new BlobNotHere(`blob ${shortDigest(digest)} was not fetched as a whole yet`, { storeRoot, digest });
 }
 
 export function missingBlob(digest: Digest): BentoError {

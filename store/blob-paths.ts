@@ -24,3 +24,15 @@ export function thinPath(storeRoot: string, digest: Digest): string {
 export function partialDir(storeRoot: string): string {
   return join(storeRoot, 'partial');
 }
+
+/**
+ * Where blobs lie of which a part is here and the rest in a registry: `<hex>` with holes, `<hex>.map` and `<hex>.json`. See
+ * `LazyFile`.
+ */
+export function lazyDir(storeRoot: string): string {
+  return join(storeRoot, 'lazy', 'sha256');
+}
+
+export function lazyPath(storeRoot: string, digest: Digest): string {
+  return join(lazyDir(storeRoot), hexOf(digest));
+}

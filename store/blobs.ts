@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
 
-import { missingBlob, openBlobFile, openThin, type BlobFile } from './blob-file.ts';
+import { openBlobFile, openThin, type BlobFile } from './blob-file.ts';
 import { BlobIngest } from './blob-ingest.ts';
 import { thinDir, thinPath, wholeDir, wholePath } from './blob-paths.ts';
 import { digestOf, hexOf, shortDigest, type Digest } from './digest.ts';
@@ -162,8 +162,8 @@ export class BlobPool {
     }
   }
 
-  async open(digest: Digest): Promise<OpenBlob> {
-    if (!(await this.has(digest))) throw missingBlob(digest);
+  /** Also one that is partly here. @throws BentoError BLOB_MISSING */
+  open(digest: Digest): OpenBlob {
     const file = openBlobFile(this.storeRoot, digest);
     return {
       sizeBytes: file.sizeBytes,

@@ -17,6 +17,8 @@ export const ERRORS = {
   /** A blob, manifest or index that cannot be understood. */
   FORMAT_INVALID: { exitCode: 14, errno: 'EIO' },
   FORMAT_UNSUPPORTED: { exitCode: 15, errno: 'EOPNOTSUPP' },
+  /** Bytes of a blob that were not fetched yet. */
+  BLOB_REMOTE: { exitCode: 16, errno: 'EIO' },
   TARGET_NOT_EMPTY: { exitCode: 20, errno: 'ENOTEMPTY' },
   TARGET_INVALID: { exitCode: 21, errno: 'ENOTDIR' },
   /** Going on would destroy something that nothing else holds. */

@@ -11,6 +11,7 @@ import { lockFile, tryLockFile, type Lock } from './lock.ts';
 import { KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
 
 const OCI_LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
+const SEQUENCE_MAX = 1e9;
 const SEQUENCE_TAG = /^cp-([1-9][0-9]{0,14})$/;
 
 /**
@@ -99,9 +100,13 @@ export class Layout {
     return new Map(tagged.sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  /** One more than the highest N among the tags `cp-N`. */
-  async nextSequence(): Promise<number> {
-    let highest = 0;
+  /**
+   * One more than the highest N among the tags `cp-N`.
+   *
+   * @param after - of the head, whose tag may be in a registry only
+   */
+  async nextSequence(after = 0): Promise<number> {
+    let highest = after <= SEQUENCE_MAX ? after : 0; // somebody else may have written it
     for (const tag of (await this.tags()).keys()) highest = Math.max(highest, Number(SEQUENCE_TAG.exec(tag)?.[1] ?? 0));
     return highest + 1;
   }

@@ -9,7 +9,7 @@ import { Layout } from './layout.ts';
 import type { Ref } from './ref.ts';
 
 /** Folders of the store that are not workspaces. */
-export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'mounts', 'partial', 'thin'];
+export const RESERVED_STORE_NAMES: readonly string[] = ['blobs', 'cache', 'forks', 'lazy', 'mounts', 'partial', 'thin'];
 
 const STORE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 

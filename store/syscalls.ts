@@ -5,7 +5,7 @@
  * function throws an Error like Node's own, with `code`, `errno`, `syscall` and `path`. Structures are those of x86-64
  * and arm64, which agree: 64-bit, little-endian.
  */
-import { closeSync, constants as fsConstants } from 'node:fs';
+import { closeSync, constants as fsConstants, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -385,6 +385,13 @@ export class PollSet {
 /** A counter to wake a thread that polls: whoever writes 8 bytes (a number) wakes it, reading 8 bytes clears it. */
 export function eventfd(): number {
   return check(eventfdCall(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd');
+}
+
+/** Wakes whoever polls an eventfd, in this process. */
+export function wake(fd: number): void {
+  const one = Buffer.alloc(8);
+  one.writeBigUInt64LE(1n);
+  writeSync(fd, one);
 }
 
 // Device requests

@@ -30,6 +30,7 @@ export const diff = defineCommand({
   name: 'diff',
   summary: 'Compare checkpoints, the workspace and mounted directories',
   usage: 'bento diff [<from>] [<to>] [--file <path>] [--patch] [--stat] [--name-only]',
+  fetches: true,
   details:
     'Without arguments, what this workspace changed since its head; with one, since that checkpoint. Either side may be a\n' +
     'reference or a directory (written with a slash): a mount, a fork, a workspace, a directory inside one, or any other.\n' +

@@ -14,6 +14,7 @@ export const exportCommand = defineCommand({
   name: 'export',
   summary: 'Write a checkpoint as an OCI image layout or archive',
   usage: 'bento export <ref> <target>  |  bento export --all <target>',
+  fetches: true,
   details:
     'The target is a folder, a new file <name>.tar, oci:<folder>[:<tag>] or oci-archive:<file>[:<tag>]. A folder that is a\n' +
     'layout already gets the image added, and its tag moved. skopeo, podman, umoci and other OCI tools read both; layers\n' +

@@ -4,6 +4,7 @@ import { shareBlobs } from '../../store/blob-lock.ts';
 import { BentoError } from '../../store/errors.ts';
 import { defineCommand } from '../command.ts';
 import { findOrigin } from '../fork-origin.ts';
+import { LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { ENGINE_OPTION, makeForks, parseEngine } from '../make-forks.ts';
 
 const COUNT_MAX = 1000;
@@ -11,7 +12,8 @@ const COUNT_MAX = 1000;
 export const fork = defineCommand({
   name: 'fork',
   summary: 'Make a writable workspace from a checkpoint, or of this one as it is now, at once',
-  usage: 'bento fork [<ref>|<workspace>] <dir>... [-n <count>] [-m <message>] [--engine <engine>]',
+  usage: 'bento fork [<ref>|<workspace>] <dir>... [-n <count>] [-m <message>] [--engine <engine>] [--lazy <how>]',
+  fetches: true,
   details:
     'It shares every unchanged byte with the checkpoint, has its own head, and is saved, diffed and opened like any\n' +
     'workspace. `bento close` ends it. Of several directories all are made, or none.\n' +
@@ -22,13 +24,14 @@ export const fork = defineCommand({
     count: { type: 'number', short: 'n', value: 'count', help: 'so many forks, <dir>-1, <dir>-2 and so on' },
     message: { type: 'string', short: 'm', value: 'message', help: 'what will be tried here' },
     engine: ENGINE_OPTION,
+    lazy: LAZY_OPTION,
   },
 
   async run(ctx) {
     const { written, targets } = parse(ctx.args, ctx.options.count);
     const { message } = ctx.options;
     const engine = parseEngine(ctx.options.engine);
-    const { store, load } = await findOrigin(written, ctx);
+    const { store, load } = await findOrigin(written, ctx, parseLazy(ctx.options.lazy));
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const origin = await load();
     const made = await makeForks(store, origin, targets, { message, engine }, ctx);

@@ -12,6 +12,7 @@ export const inspect = defineCommand({
   name: 'inspect',
   summary: 'Show what a checkpoint holds',
   usage: 'bento inspect [<ref>] [--files]',
+  fetches: true,
   args: { min: 0, max: 1 },
   options: { files: { type: 'boolean', help: 'list the files of every layer' } },
 
@@ -19,7 +20,8 @@ export const inspect = defineCommand({
     const { dir, args, options } = ctx;
     const config = await findConfig(dir);
     const context: RefContext = { store: storeOf(config), config, dir };
-    const named = args[0] === undefined ? await resolveDefault(context) : await resolveAnyRef(args[0], context, ctx);
+    const named =
+      args[0] === undefined ? await resolveDefault(context) : await resolveAnyRef(args[0], context, ctx, 'only');
     const checkpoint = await context.store.loadCheckpoint(named.digest);
     const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
     const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({

@@ -4,6 +4,7 @@ import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { copyInto } from '../copy-checkpoint.ts';
+import { LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { findConfig, storeOf, type RefContext } from '../open-store.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 
@@ -11,12 +12,13 @@ const OPTIONS = {
   all: { type: 'boolean', help: 'every workspace and tag of the store, a folder each; it grows with the store' },
   owners: { type: 'boolean', help: 'show the owners that the checkpoint records; default: all belongs to you' },
   allowOther: { type: 'boolean', help: 'let other users look, too; always so for root' },
+  lazy: LAZY_OPTION,
 } as const;
 
 export const mount = defineCommand({
   name: 'mount',
   summary: 'Look at a checkpoint as a read-only directory, at once',
-  usage: 'bento mount <ref> <dir> [--owners] [--allow-other] | bento mount --all <dir> [--allow-other]',
+  usage: 'bento mount <ref> <dir> [--owners] [--allow-other] [--lazy <how>] | bento mount --all <dir> [--allow-other]',
   details: 'Where FUSE is missing, it is a plain copy, which `bento unmount` removes again.',
   args: { min: 1, max: 2 },
   options: OPTIONS,
@@ -48,7 +50,7 @@ async function mountOne(place: RefContext, ctx: Context<typeof OPTIONS>): Promis
   if (target === undefined) throw wrongCount(2, 1);
   const { store } = place;
   using _blobs = await shareBlobs(store.root);
-  const { digest, label, layout } = await resolveAnyRef(written, place, ctx);
+  const { digest, label, layout } = await resolveAnyRef(written, place, ctx, parseLazy(ctx.options.lazy));
   const { owners: keepOwners, allowOther } = ctx.options;
   const { record, copiedBecause } = await mountCheckpoint(
     store,

@@ -10,6 +10,7 @@ import { toText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
+import { completeCheckpoint, LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { makeForks } from '../make-forks.ts';
 import { findConfig, loadWorkspace, openSource, storeOf, type NamedCheckpoint } from '../open-store.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
@@ -17,6 +18,7 @@ import { resolveAnyRef } from '../remote-checkpoint.ts';
 interface OpenOptions {
   layers: string | undefined;
   skipLayers: string | undefined;
+  lazy: string | undefined;
   copy: boolean;
   noBackup: boolean;
   force: boolean;
@@ -31,7 +33,9 @@ interface Opened extends OpenResult {
 export const open = defineCommand({
   name: 'open',
   summary: 'Restore a checkpoint here, or open it in a directory',
-  usage: 'bento open <ref>|undo [<dir>] [--copy] [--layers <names>] [--skip-layers <names>] [--no-backup [--force]]',
+  usage:
+    'bento open <ref>|undo [<dir>] [--copy] [--layers <names>] [--skip-layers <names>] [--lazy <how>] [--no-backup [--force]]',
+  fetches: true,
   details:
     'In a workspace, backs up what is there and touches only what differs; `bento open undo` takes it back. Files that no\n' +
     'checkpoint holds stay. A new or empty directory becomes a workspace of its own, which is mounted: it is there at once,\n' +
@@ -42,6 +46,7 @@ export const open = defineCommand({
     copy: { type: 'boolean', help: 'write plain files into a new directory' },
     layers: { type: 'string', value: 'a,b', help: 'restore only these layers' },
     skipLayers: { type: 'string', value: 'a,b', help: 'restore all but these layers' },
+    lazy: LAZY_OPTION,
     noBackup: { type: 'boolean', help: 'make no backup: open undo will not work' },
     force: { type: 'boolean', help: 'with --no-backup: overwrite even what no checkpoint holds' },
   },
@@ -54,12 +59,14 @@ export const open = defineCommand({
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const target = targetArgument === undefined ? ctx.dir : resolve(targetArgument);
     const dir = existsSync(target) ? realpathSync(target) : target;
-    const named = await resolveAnyRef(written, { store, config, dir }, ctx);
     const isWorkspace = existsSync(join(target, 'bento.yaml'));
     const { options } = ctx;
+    const lazy = parseLazy(options.lazy);
+    const isMounted = !isWorkspace && mayMount(options, config);
+    const named = await resolveAnyRef(written, { store, config, dir }, ctx, isMounted ? lazy : 'off');
     const opened = isWorkspace
       ? await openHere(store, named, target, { ...ctx, options })
-      : mayMount(options, config)
+      : isMounted
         ? await openMounted(store, named, target, { ...ctx, options })
         : await openCopied(store, named, target, { ...ctx, options });
     tellRefused(opened.refused, ctx);
@@ -127,6 +134,7 @@ async function openMounted(store: Store, named: NamedCheckpoint, target: string,
   } catch (error) {
     if (!(error instanceof BentoError && ['FUSE_UNAVAILABLE', 'MOUNT_FAILED'].includes(error.code))) throw error;
     ctx.note(`note: ${target} gets plain files: ${error.message}`);
+    await completeCheckpoint(store, digest, ctx);
     return await openCopied(store, named, target, ctx);
   }
 }

@@ -15,6 +15,7 @@ export const push = defineCommand({
   name: 'push',
   summary: 'Send checkpoints to a registry',
   usage: 'bento push [remote] [--tag <tag>] [--force]',
+  fetches: true,
   details:
     'Sends what the registry does not have, and goes on where an earlier push broke. A tag that points at a checkpoint which\n' +
     'ours did not come from is left alone, and nothing is sent: --force moves it. Undo slots stay here.',

@@ -14,6 +14,7 @@ export const save = defineCommand({
   name: 'save',
   summary: 'Checkpoint the workspace',
   usage: 'bento save [-m <message>] [--tag <tag>] [--flat]',
+  fetches: true,
   details: 'Writes what changed since the checkpoint this directory is at. In a fork only its own changes are read.',
   options: {
     message: { type: 'string', short: 'm', value: 'message', help: 'what this checkpoint is' },

@@ -37,8 +37,9 @@ export const verify = defineCommand({
 
   exitCode: ({ damages }) => (damages.every(({ repaired }) => repaired) ? 0 : ERRORS.DIGEST_MISMATCH.exitCode),
 
-  render({ checkpointCount, blobCount, sizeBytes, damages }) {
-    const verified = `Verified ${checkpointCount} checkpoint(s), ${blobCount} blob(s), ${formatSize(sizeBytes)}`;
+  render({ checkpointCount, blobCount, sizeBytes, remoteCount, damages }) {
+    const remote = remoteCount === 0 ? '' : ` (${remoteCount} layer(s) are partly in a registry, and were not)`;
+    const verified = `Verified ${checkpointCount} checkpoint(s), ${blobCount} blob(s), ${formatSize(sizeBytes)}${remote}`;
     if (damages.length === 0) return `${verified}: no damage found.`;
     const repairedCount = damages.filter(({ repaired }) => repaired).length;
     const repaired = repairedCount === 0 ? '' : `, ${repairedCount} repaired`;

@@ -10,10 +10,12 @@ import type { Chunk } from '../../store/entry.ts';
 import { noteGarbage } from '../../store/buffer-garbage.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
+import { LazyFile } from '../../store/lazy-file.ts';
 import { readBlobSync } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
 import type { ContentCache } from './content-cache.ts';
+import { ContentNotHere, type FilePart } from './content-not-here.ts';
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
 
 /** Inflated chunks kept for the next read of the same file, in bytes. */
@@ -91,19 +93,23 @@ export class ContentReader {
    *
    * @param id - the file's entry in the index
    * @returns how many; fewer than `out.length` only at the end of the file
-   * @throws BentoError DIGEST_MISMATCH, BLOB_MISSING or FORMAT_INVALID
+   * @throws ContentNotHere when they have to be fetched first; BentoError DIGEST_MISMATCH, BLOB_MISSING or FORMAT_INVALID
    */
   read(id: number, offset: number, out: Buffer): number {
     const layout = this.#layouts.of(id);
-    return (
-      this.#readCopy(layout, offset, out) ?? this.#readChunks(id, chunksIn(layout, offset, out.length), offset, out)
-    );
+    const copied = this.#readCopy(layout, offset, out);
+    if (copied !== undefined) return copied;
+    const chunks = chunksIn(layout, offset, out.length);
+    const missing = this.#notAtHand(id, chunks);
+    if (this.#areHere(id, missing)) return this.#readChunks(id, chunks, offset, out);
+    throw this.#notHere({ id, offset, lengthBytes: out.length });
   }
 
   /**
    * Like `read`, for a thread that has others to answer.
    *
-   * @returns 'slow' when the bytes are not at hand and more than `SLOW_CHUNK_BYTES_MIN` would have to be inflated for them
+   * @returns 'slow' when the bytes are not at hand and more than `SLOW_CHUNK_BYTES_MIN` would have to be inflated for them,
+   *   or when they have to be fetched from a registry
    * @throws BentoError as `read` does
    */
   readNow(id: number, offset: number, out: Buffer): number | 'slow' {
@@ -111,13 +117,17 @@ export class ContentReader {
     const copied = this.#readCopy(layout, offset, out);
     if (copied !== undefined) return copied;
     const chunks = chunksIn(layout, offset, out.length);
-    if (this.#inflateBytes(id, chunks) > SLOW_CHUNK_BYTES_MIN) return 'slow';
-    return this.#readChunks(id, chunks, offset, out);
+    const missing = this.#notAtHand(id, chunks);
+    if (missing.length === 0) return this.#readChunks(id, chunks, offset, out);
+    if (inflateBytes(missing) > SLOW_CHUNK_BYTES_MIN || !this.#areHere(id, missing)) return 'slow';
+    return this.#readOrLeave(id, chunks, offset, out);
   }
 
   /** A file's content, chunk by chunk. */
   *pieces(id: number): Generator<Buffer> {
-    for (const chunk of this.#layouts.of(id).chunks) yield this.#chunk(id, chunk);
+    const { chunks, sizeBytes } = this.#layouts.of(id);
+    if (!this.#areHere(id, chunks)) throw this.#notHere({ id, offset: 0, lengthBytes: sizeBytes });
+    for (const chunk of chunks) yield this.#chunk(id, chunk);
   }
 
   close(): void {
@@ -140,12 +150,36 @@ export class ContentReader {
     return done;
   }
 
-  /** How much has to be inflated for what is not at hand. */
-  #inflateBytes(id: number, chunks: readonly Chunk[]): number {
-    const missing = chunks.filter(
+  /** What has to be inflated. */
+  #notAtHand(id: number, chunks: readonly Chunk[]): Chunk[] {
+    return chunks.filter(
       (chunk) => !this.#inflated.has(chunkKey(id, chunk)) && !this.#inflated.has(memberKey(id, chunk)),
     );
-    return missing.reduce((sum, chunk) => sum + Math.max(endOf(chunk), wholeMemberBytes(chunk)), 0);
+  }
+
+  /** Whether chunks of a file lie in this store; a layer that is partly in a registry is opened anew for each that do not. */
+  #areHere(id: number, chunks: readonly Chunk[]): boolean {
+    if (chunks.length === 0) return true;
+    const layer = numberOf(id);
+    const { blob, packing } = this.#open(layer);
+    const areHere = chunks.every((chunk) => blob.isHere(chunk.blobOffset, memberBytes(chunk, packing)));
+    if (!areHere) this.#blobs.delete(layer);
+    return areHere;
+  }
+
+  #notHere(part: FilePart): ContentNotHere {
+    const { digest } = layerFile(this.#store, this.#entries, numberOf(part.id));
+    return new ContentNotHere(part, pathOf(this.#entries, part.id), { storeRoot: this.#store.root, digest });
+  }
+
+  /** Bytes that were fetched and are wrong are fetched again by whoever has the time. */
+  #readOrLeave(id: number, chunks: readonly Chunk[], offset: number, out: Buffer): number | 'slow' {
+    try {
+      return this.#readChunks(id, chunks, offset, out);
+    } catch (error) {
+      if (this.#open(numberOf(id)).blob instanceof LazyFile) return 'slow';
+      throw error;
+    }
   }
 
   #chunk(id: number, chunk: Chunk): Buffer {
@@ -175,7 +209,7 @@ export class ContentReader {
     const kept = this.#inflated.get(key);
     if (kept !== undefined) return kept;
     const mayBeShared = packing === 'gzip' && wholeMemberBytes(chunk) > 0;
-    const length = mayBeShared ? chunk.blobBytes : storedBytes(chunk, packing);
+    const length = memberBytes(chunk, packing);
     const inflated = inflateStored(readExactly(blob, chunk.blobOffset, length), packing, endOf(chunk));
     noteGarbage(length + inflated.length);
     const isShared = mayBeShared && inflated.length > chunk.sizeBytes && inflated.length <= SHARED_INFLATED_BYTES_MAX;
@@ -198,6 +232,15 @@ function chunkKey(id: number, { fileOffset }: Chunk): string {
 
 function memberKey(id: number, { blobOffset }: Chunk): string {
   return `${numberOf(id)}@${blobOffset}`;
+}
+
+function inflateBytes(chunks: readonly Chunk[]): number {
+  return chunks.reduce((sum, chunk) => sum + Math.max(endOf(chunk), wholeMemberBytes(chunk)), 0);
+}
+
+/** How much of the blob is read for a chunk. */
+export function memberBytes(chunk: Chunk, packing: ChunkPacking): number {
+  return packing === 'gzip' && wholeMemberBytes(chunk) > 0 ? chunk.blobBytes : storedBytes(chunk, packing);
 }
 
 /** The length of a member that is inflated as a whole, since other files may lie in it; 0 of one too large for that. */

@@ -10,9 +10,10 @@ import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
 import type { CachedContent } from './cached-content.ts';
 import type { ContentCache } from './content-cache.ts';
-import { damagedLayer, layerFile, openLayer, pathOf, type OpenLayer } from './content-reader.ts';
+import { damagedLayer, layerFile, openLayer, pathOf, type LayerFile, type OpenLayer } from './content-reader.ts';
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
 import { LargeFill, type FileToFill, type FillOutcome } from './large-fill.ts';
+import { isPartlyHere, type RemoteReader } from './remote-reader.ts';
 import { WorkQueue, type Priority } from './work-queue.ts';
 
 /** Inflated chunks kept for the next read, in bytes. */
@@ -31,6 +32,8 @@ export interface LargeReaderOptions {
   onFilled: (entryId: number, digest: Digest) => void;
   /** A line for the log: something was damaged that a reader does not notice. */
   onNote: (line: string) => void;
+  /** Fetches what is still in a registry; without it, that cannot be read. */
+  remote?: RemoteReader;
   /** For tests; default: a minute. */
   fillIdleMs?: number;
 }
@@ -103,6 +106,12 @@ export class LargeReader {
     return this.#cache.open(cacheDigest, sizeBytes);
   }
 
+  /** Waits until part of a file can be read without a registry. @throws BentoError as `RemoteReader.bring` */
+  async bring(id: number, offset: number, length: number): Promise<void> {
+    const chunks = chunksIn(this.#layouts.of(id), offset, length);
+    await Promise.all(chunks.map(async (chunk) => await this.#bringHere(id, chunk)));
+  }
+
   /** Gives up what is being copied. Reads that are under way end as they would. */
   close(): void {
     clearInterval(this.#sweeper);
@@ -161,7 +170,7 @@ export class LargeReader {
 
   /** The copy that a read of this file goes into, begun if need be. */
   #fillFor(id: number, { cacheDigest: digest, sizeBytes, chunks }: FileLayout): LargeFill | undefined {
-    if (digest === undefined || this.#isRefused(digest)) return undefined;
+    if (digest === undefined || this.#isRefused(digest) || this.#isRemote(id)) return undefined;
     const known = this.#fills.get(digest);
     if (known !== undefined) return known.file.id === id ? known : undefined; // another layer may cut it otherwise
     if (this.#cache.has(digest)) {
@@ -232,6 +241,7 @@ export class LargeReader {
     const kept = this.#inflated.get(key) ?? this.#underWay.get(key);
     if (kept !== undefined) return await kept;
     return await this.#share(key, async () => {
+      await this.#bringHere(id, chunk); // not in its turn: a network that is down must not hold up what is here
       const leave = await this.#queue.enter(this.#weigh(id, chunk), 'reader');
       try {
         const bytes = (await fill?.copied(chunk)) ?? (await this.#inflate(id, chunk));
@@ -282,18 +292,38 @@ export class LargeReader {
   }
 
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
-    const layer = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
+    const file = layerFile(this.#store, this.#entries, numberOf(id));
     try {
-      const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
-      noteGarbage(chunk.blobBytes + bytes.length);
-      return bytes;
+      return await inflateChunk(file, chunk).catch(async (error: unknown) => {
+        if (!(error instanceof BentoError) || this.#options.remote === undefined) throw error;
+        return await this.#options.remote.retry(file, chunk, error, async () => await inflateChunk(file, chunk));
+      });
     } catch (error) {
       if (!(error instanceof BentoError)) throw error;
       this.#layouts.forget(id);
-      throw damagedLayer(layer.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
-    } finally {
-      layer.blob.close();
+      throw damagedLayer(file.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
     }
+  }
+
+  async #bringHere(id: number, chunk: Chunk): Promise<void> {
+    await this.#options.remote?.bring(layerFile(this.#store, this.#entries, numberOf(id)), chunk);
+  }
+
+  /** A file whose layer is partly in a registry is not copied: that would fetch all of it. */
+  #isRemote(id: number): boolean {
+    const { storeRoot, digest } = layerFile(this.#store, this.#entries, numberOf(id));
+    return storeRoot !== undefined && isPartlyHere(storeRoot, digest);
+  }
+}
+
+async function inflateChunk(file: LayerFile, chunk: Chunk): Promise<Buffer> {
+  const layer = openLayer(file);
+  try {
+    const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
+    noteGarbage(chunk.blobBytes + bytes.length);
+    return bytes;
+  } finally {
+    layer.blob.close();
   }
 }
 

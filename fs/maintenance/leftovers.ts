@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 
-import { partialDir } from '../../store/blob-paths.ts';
+import { lazyDir, partialDir } from '../../store/blob-paths.ts';
 import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
@@ -22,6 +22,9 @@ export interface Leftover {
 const FOREIGN_FILE_AGE_MS = 86_400_000;
 const TEMPORARY = /^\.tmp-/;
 const HEX = /^[0-9a-f]{64}$/;
+const LAZY_NAME = /^([0-9a-f]{64})(?:\.map|\.json)?$/;
+/** What a file takes on disk is counted in these. @see stat(2), st_blocks */
+const STAT_BLOCK_BYTES = 512;
 
 /**
  * What killed commands left in a store, and caches of what is gone. Only while nobody else writes: what looks half-written
@@ -44,6 +47,8 @@ export function findLeftovers(
     ...filesIn(join(store.root, 'mounts'), isTemporary),
     // Downloads that broke: the next pull goes on with them, if it comes soon.
     ...filesIn(partialDir(store.root), (_name, stat) => isOld(stat)),
+    // Daemons may be fetching into them: they notice.
+    ...filesIn(lazyDir(store.root), (name) => isTemporary(name) || isDeadPart(store, alive, name)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
     ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
     // Daemons write here at any time; each holds a lock on what it writes.
@@ -54,6 +59,12 @@ export function findLeftovers(
       ...filesIn(ingestDir, (name, stat) => isTemporary(name) || isOld(stat)),
     ]),
   ];
+}
+
+/** Of what is here of a blob in part: nobody needs it, or it has become whole. */
+function isDeadPart(store: Store, alive: ReadonlySet<Digest>, name: string): boolean {
+  const hex = LAZY_NAME.exec(name)?.[1];
+  return hex !== undefined && (!alive.has(`sha256:${hex}`) || existsSync(join(store.blobs.dir, hex)));
 }
 
 /** What was killed while it wrote a `bento.yaml`. A directory that cannot be listed is left alone. */
@@ -79,7 +90,9 @@ function filesIn(dir: string, isLeftover: (name: string, stat: Stats) => boolean
   return namesIn(dir).flatMap((name) => {
     const path = join(dir, name);
     const stat = lstatSync(path, { throwIfNoEntry: false });
-    return stat?.isFile() === true && isLeftover(name, stat) ? [{ path, sizeBytes: stat.size }] : [];
+    return stat?.isFile() === true && isLeftover(name, stat)
+      ? [{ path, sizeBytes: Math.min(stat.size, stat.blocks * STAT_BLOCK_BYTES) }]
+      : [];
   });
 }
 

@@ -16,6 +16,7 @@ import {
   setXattr,
   statOf,
   syncFile,
+  unlink,
   UTIME_OMIT,
   writeAt,
   type FileStat,
@@ -64,7 +65,12 @@ export function copyUp(tree: CowTree, node: CowNode, keepsContent = true): void 
   const names = node.names.length === 0 ? [] : allNames(tree, node);
   for (const { parent } of names) copyUpDir(tree, parent);
   const made = tree.scratch.newPath();
-  copyObject(tree, node, made, keepsContent);
+  try {
+    copyObject(tree, node, made, keepsContent);
+  } catch (error) {
+    unlink(made); // it may be tried again, when what is below was fetched or there is room
+    throw error;
+  }
   const [first, ...others] = names;
   if (first === undefined) {
     const orphan = tree.scratch.orphanPath(node.id); // removed, and open still

@@ -1,6 +1,7 @@
 import type { ByteString } from '../../store/byte-string.ts';
 import { toBytes } from '../../store/byte-string.ts';
 import type { Xattrs } from '../../store/entry.ts';
+import type { FilePart } from '../contents/content-not-here.ts';
 import { encodeAttrOut, encodeEntryOut, encodeNegativeEntry } from '../protocol/attr.ts';
 import { ERRNO, type InitFlag, OPCODE, OPEN_FLAG } from '../protocol/constants.ts';
 import { REPLY_HEADER_BYTES, type Request, REQUEST_HEADER_BYTES } from '../protocol/header.ts';
@@ -48,6 +49,8 @@ export interface Session {
   /** What to ask for at INIT; by default, what `opener` needs. */
   wanted: Wishes | undefined;
   onInit: (negotiated: Negotiated) => void;
+  /** What the last request that was `slow` could not do without: then it is answered again. */
+  missing?: FilePart | undefined;
 }
 
 const NAME_MAX_BYTES = 255;

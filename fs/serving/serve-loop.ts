@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 
 import { BentoError, errnoOf, ERRORS } from '../../store/errors.ts';
 import { readOnce } from '../../store/file-calls.ts';
+import { ContentNotHere, type FilePart } from '../contents/content-not-here.ts';
 import { ERRNO, OPCODE, operationName } from '../protocol/constants.ts';
 import {
   decodeRequest,
@@ -37,8 +38,12 @@ export interface ServeOptions extends Partial<Pick<Session, 'mayGrow' | 'xattrs'
   onInit?: (negotiated: Negotiated) => void;
   /** Called for everything that becomes an errno without being one of the tree's plain answers. */
   onError?: (error: unknown, request: FailedRequest) => void;
-  /** Takes a copy of a request that takes long, and sees to it that somebody replies. Without it, such a request fails. */
-  onSlow?: (requestBytes: Uint8Array) => void;
+  /**
+   * Takes a copy of a request that takes long, and sees to it that somebody replies. Without it, such a request fails.
+   *
+   * @param missing - set when it has to be answered by `answerAgain`, once this part of a file was fetched
+   */
+  onSlow?: (requestBytes: Uint8Array, missing: FilePart | undefined) => void;
   /** Buffers to share with other connections that the same thread serves. */
   buffers?: ServeBuffers;
 }
@@ -108,12 +113,22 @@ export class Connection {
   answerOne(): 'answered' | 'idle' | 'ended' {
     const sizeBytes = readRequest(this.fd, this.#input);
     if (typeof sizeBytes === 'string') return sizeBytes;
-    const requestBytes = this.#input.subarray(0, sizeBytes);
+    this.#answer(this.#input.subarray(0, sizeBytes));
+    return 'answered';
+  }
+
+  /** Answers a request that waited for something; nobody waits any more for one that was interrupted. */
+  answerAgain(request: Uint8Array): void {
+    this.#input.set(request);
+    const requestBytes = this.#input.subarray(0, request.length);
+    if (this.#slow.delete(uniqueOf(requestBytes))) this.#answer(requestBytes);
+  }
+
+  #answer(requestBytes: Buffer): void {
     const replyBytes = answer(this.#session, requestBytes, this.#options.onError);
     if (replyBytes === 'slow') this.#handOver(requestBytes);
     else if (replyBytes > 0) sendReply(this.fd, this.#session, { requestBytes, replyBytes });
     else this.#interruptSlow(requestBytes);
-    return 'answered';
   }
 
   #handOver(requestBytes: Buffer): void {
@@ -124,7 +139,7 @@ export class Connection {
       this.#slow.delete(oldest);
     }
     this.#slow.set(uniqueOf(requestBytes), decodeRequest(requestBytes).opcode);
-    onSlow(Uint8Array.from(requestBytes));
+    onSlow(Uint8Array.from(requestBytes), this.#session.missing);
   }
 
   /**
@@ -197,6 +212,7 @@ function readRequest(fd: number, input: Buffer): number | 'idle' | 'ended' {
  */
 export function answer(session: Session, requestBytes: Buffer, onError: ServeOptions['onError']): number | 'slow' {
   let request: Request | undefined;
+  session.missing = undefined;
   try {
     request = decodeRequest(requestBytes);
     const handle = session.handlers.get(request.opcode) ?? notImplemented;
@@ -204,6 +220,10 @@ export function answer(session: Session, requestBytes: Buffer, onError: ServeOpt
     if (outcome === 'slow') return 'slow';
     return outcome === 'no reply' ? 0 : encodeOutcome(session, requestBytes, outcome);
   } catch (error) {
+    if (error instanceof ContentNotHere) {
+      session.missing = error.part;
+      return 'slow';
+    }
     report(error, request, onError);
     return isAnswerable(requestBytes) ? encodeOutcome(session, requestBytes, -errnoNumberOf(error)) : 0;
   }

@@ -79,7 +79,7 @@ export async function readSeekable(
   digest: CheckpointLayer['diffId'],
   tocDigest: string | undefined,
 ): Promise<LayerToIndex | undefined> {
-  const blob = await store.blobs.open(digest);
+  const blob = store.blobs.open(digest);
   try {
     if (tocDigest === undefined) await verifyWhole(store, digest); // nothing else ties the table of contents to the manifest
     const toc = await readToc(blob, tocDigest === undefined ? undefined : parseDigest(tocDigest, KEYS.tocDigest));

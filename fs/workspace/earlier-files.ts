@@ -2,9 +2,10 @@ import { numberOf } from '../../index/rows.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { EarlierChunk, EarlierContent } from '../../store/layers/earlier-chunk.ts';
+import { LazyFile } from '../../store/lazy-file.ts';
 import { memberBytesMax } from '../../store/layers/gzip-member.ts';
 import { CHUNK_BYTES } from '../../store/layers/toc.ts';
-import { layerFile, openLayer, type OpenLayer } from '../contents/content-reader.ts';
+import { layerFile, openLayer, type LayerFile, type OpenLayer } from '../contents/content-reader.ts';
 import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 
@@ -40,10 +41,18 @@ export class EarlierFiles {
 
   #open(number: number): OpenLayer | undefined {
     if (this.#layers.has(number)) return this.#layers.get(number);
-    const layer = orNothing(() => openLayer(layerFile(this.#source.store, this.#source.entries, number)));
+    const layer = orNothing(() => openWhole(layerFile(this.#source.store, this.#source.entries, number)));
     this.#layers.set(number, layer);
     return layer;
   }
+}
+
+/** No recipe may be of bytes that have to be fetched, or may turn out to be wrong. */
+function openWhole(file: LayerFile): OpenLayer | undefined {
+  const layer = openLayer(file);
+  if (!(layer.blob instanceof LazyFile)) return layer;
+  layer.blob.close();
+  return undefined;
 }
 
 /** A member that is said to be longer than it can be ends with others. */

@@ -55,7 +55,7 @@ export async function saveWorkspace(workspace: Workspace, options: SaveOptions =
     remember();
     return await unchanged(workspace, head.checkpoint, { tree, flat: options.flat });
   }
-  const sequence = await workspace.layout.nextSequence();
+  const sequence = await workspace.layout.nextSequence(checkpoint?.sequence);
   const made = await makeLater(workspace, { head, tree, changes, sequence, options });
   if (options.flat === true) await makeWhole(workspace, made.layers);
   faultPoint('save.manifest-stored');

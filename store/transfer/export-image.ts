@@ -1,6 +1,7 @@
 import { lstat, mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
+import { notStored } from '../blob-file.ts';
 import type { BlobPool } from '../blobs.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { hexOf, shortDigest, type Digest } from '../digest.ts';
@@ -116,19 +117,13 @@ async function blobsOf(pool: BlobPool, images: readonly ImageToExport[]): Promis
   }
   for (const [digest, size] of sizes) {
     const stored = await pool.sizeOf(digest);
-    if (stored === undefined) throw missing(digest);
+    if (stored === undefined) throw notStored(pool.storeRoot, digest);
     if (stored !== size) {
       const what = `blob ${shortDigest(digest)} is ${stored} bytes, its descriptor says ${size}`;
       throw new BentoError('DIGEST_MISMATCH', what, { hint: '`bento verify` says which checkpoints are whole' });
     }
   }
   return [...sizes].map(([digest, size]) => ({ digest, size })).sort((a, b) => (a.digest < b.digest ? -1 : 1));
-}
-
-function missing(digest: Digest): BentoError {
-  return new BentoError('BLOB_MISSING', `blob ${digest} is missing in the store`, {
-    hint: '`bento verify` says which checkpoints are whole',
-  });
 }
 
 /** Entries of `index.json`: what was listed before, but for tags that move, and the new ones. */

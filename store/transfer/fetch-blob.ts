@@ -7,8 +7,11 @@ import { partialDir } from '../blob-paths.ts';
 import type { BlobPool } from '../blobs.ts';
 import { hexOf, shortDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
+import { LazyFetcher } from '../lazy/lazy-fetcher.ts';
+import { LazyFile } from '../lazy-file.ts';
 import { tryLockFile } from '../lock.ts';
 import type { ReadOptions, Repository } from '../registry/repository.ts';
+import { TRANSFERS_AT_ONCE } from './in-parallel.ts';
 
 export interface WantedBlob {
   digest: Digest;
@@ -33,6 +36,8 @@ export async function fetchBlob(
   blob: WantedBlob,
   { repository, ...options }: FetchOptions & { repository: Repository },
 ): Promise<number> {
+  const restBytes = await fetchRest(pool, blob, { repository, ...options });
+  if (restBytes !== undefined) return restBytes;
   const path = join(partialDir(pool.storeRoot), hexOf(blob.digest));
   using lock = await tryLockFile(path);
   if (lock !== undefined) {
@@ -50,6 +55,28 @@ export async function fetchBlob(
   }
   await using ingest = await BlobIngest.create(pool, pool.dir);
   return await new Download(ingest, blob, repository, options).run();
+}
+
+/** Of a blob that was read in parts until now. @returns how many bytes came over the network; undefined for any other */
+async function fetchRest(
+  { storeRoot }: BlobPool,
+  { digest, sizeBytes }: WantedBlob,
+  { repository, onProgress, signal }: FetchOptions & { repository: Repository },
+): Promise<number | undefined> {
+  const file = LazyFile.open(storeRoot, digest);
+  if (file === undefined) return undefined;
+  const isSame = file.sizeBytes === sizeBytes;
+  const { presentBytes } = file;
+  file.close();
+  if (!isSame) return undefined;
+  const fetcher = new LazyFetcher(storeRoot, () => repository);
+  try {
+    const rest = { laneCount: TRANSFERS_AT_ONCE, yields: false, ...(onProgress && { onProgress }) };
+    const outcome = await fetcher.fetchRest(digest, { ...rest, ...(signal && { signal }) });
+    return outcome === 'whole' ? sizeBytes - presentBytes : undefined;
+  } finally {
+    fetcher.close();
+  }
 }
 
 class Download {

@@ -13,6 +13,7 @@ import {
   type Manifest,
 } from '../manifest.ts';
 import { isTag } from '../ref.ts';
+import { beginLazily, type LazyBeginning } from '../lazy/begin-blob.ts';
 import type { Repository } from '../registry/repository.ts';
 import type { Store } from '../store.ts';
 import { fetchBlob } from './fetch-blob.ts';
@@ -80,6 +81,7 @@ interface WantedBlob {
   digest: Digest;
   sizeBytes: number;
   title: string;
+  descriptor: Descriptor;
 }
 
 /**
@@ -116,12 +118,13 @@ export async function pullTags(
  * Brings one checkpoint into the store without a tag: what is missing of it is fetched and verified. The caller shares the
  * store's blobs until something names it.
  *
+ * @param options.lazily - of layers that can be read in parts, fetch the tables of contents alone
  * @throws BentoError as `pullTags`
  */
 export async function pullCheckpoint(
   store: Store,
   repository: Repository,
-  options: PullOptions & { reference: string },
+  options: PullOptions & { reference: string; lazily?: LazyBeginning | undefined },
 ): Promise<Checkpoint> {
   const work: Work = { ...options, repository };
   const to = { work, skipped: [] };
@@ -135,7 +138,7 @@ export async function pullCheckpoint(
   return await loadCheckpoint(store.blobs, whole.digest);
 }
 
-type Work = PullOptions & { repository: Repository };
+type Work = PullOptions & { repository: Repository; lazily?: LazyBeginning | undefined };
 
 async function listTags(work: Work): Promise<string[]> {
   if (work.reference !== undefined) return [work.reference];
@@ -230,7 +233,7 @@ function addBlob(blobs: Map<Digest, WantedBlob>, descriptor: Descriptor, { confi
       `manifests say that blob ${digest} is ${known.sizeBytes} bytes and ${sizeBytes}`,
     );
   const title = descriptor === config ? 'config' : (descriptor.annotations?.[KEYS.title] ?? 'layer');
-  if (known === undefined) blobs.set(digest, { digest, sizeBytes, title });
+  if (known === undefined) blobs.set(digest, { digest, sizeBytes, title, descriptor });
 }
 
 async function isStored(pool: BlobPool, { digest, sizeBytes }: WantedBlob): Promise<boolean> {
@@ -245,13 +248,15 @@ async function isStored(pool: BlobPool, { digest, sizeBytes }: WantedBlob): Prom
 async function fetchBlobs(
   pool: BlobPool,
   blobs: readonly WantedBlob[],
-  { repository, signal: all, onEvent }: Work,
+  { repository, signal: all, onEvent, lazily }: Work,
 ): Promise<number> {
   let fetchedBytes = 0;
   await inParallel(blobs, all, async (blob, signal) => {
+    const { descriptor, ...told } = blob;
     const tell = (doneBytes: number, outcome?: 'fetched'): void => {
-      onEvent?.({ kind: 'blob', ...blob, doneBytes, outcome });
+      onEvent?.({ kind: 'blob', ...told, doneBytes, outcome });
     };
+    if (lazily !== undefined && (await beginLazily(descriptor, lazily, signal))) return;
     const ownBytes = await fetchBlob(pool, blob, { repository, signal, onProgress: tell });
     fetchedBytes += ownBytes;
     tell(blob.sizeBytes, 'fetched');

@@ -3,6 +3,7 @@ import type { BlobPool } from '../blobs.ts';
 import { missingBlob } from '../blob-file.ts';
 import { shortDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
+import { readRecord } from '../lazy/lazy-record.ts';
 import type { Layout } from '../layout.ts';
 import { KEYS, MANIFEST_BYTES_MAX, parseManifest, type Descriptor, type Manifest } from '../manifest.ts';
 import type { Repository, Uploaded } from '../registry/repository.ts';
@@ -137,7 +138,8 @@ async function planBlobs(pool: BlobPool, plans: readonly Plan[]): Promise<Planne
 
 async function planBlob(pool: BlobPool, manifest: Manifest, descriptor: Descriptor): Promise<PlannedBlob> {
   const { digest, size } = descriptor;
-  const sizeBytes = await pool.sizeOf(digest);
+  const record = readRecord(pool.storeRoot, digest); // partly here: the registry may well have it
+  const sizeBytes = (await pool.sizeOf(digest)) ?? record?.sizeBytes;
   if (sizeBytes === undefined) throw missingBlob(digest);
   if (sizeBytes !== size) {
     throw new BentoError('DIGEST_MISMATCH', `blob ${digest} is ${sizeBytes} bytes, its manifest says ${size}`, {

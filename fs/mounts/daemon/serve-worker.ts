@@ -7,6 +7,7 @@ import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { PollSet } from '../../../store/syscalls.ts';
 import { packError, type ThreadError } from '../../../store/thread-error.ts';
+import type { FilePart } from '../../contents/content-not-here.ts';
 import type { Switched } from '../../overlay/switch-tree.ts';
 import type { ConnectionSpec } from './connection.ts';
 import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
@@ -34,6 +35,13 @@ export interface ConnectionToServe extends ConnectionSpec {
 export interface SlowRequest {
   target: string;
   bytes: Uint8Array;
+  /** It comes back when this part of a file was fetched. */
+  missing: FilePart | undefined;
+}
+
+/** What the slow lane says: a request can be answered now. Only to threads that poll, after a write to their `wakeFd`. */
+export interface AnswerAgain {
+  again: Pick<SlowRequest, 'target' | 'bytes'>;
 }
 
 /** What a thread that serves several connections is told. */
@@ -101,7 +109,8 @@ function serviceFor(connection: ConnectionToServe): Service {
     options: {
       ...options,
       ...workspace?.options,
-      onSlow: (bytes) => slow.postMessage({ target, bytes } satisfies SlowRequest, [bytes.buffer as ArrayBuffer]),
+      onSlow: (bytes, missing) =>
+        slow.postMessage({ target, bytes, missing } satisfies SlowRequest, [bytes.buffer as ArrayBuffer]),
       onError: (error, { operation, nodeId }) =>
         tell({ error: error instanceof Error ? error.message : String(error), operation, nodeId }),
     },
@@ -143,6 +152,7 @@ function servePolled(wake: number): never {
       if ('serve' in order) add(order.serve);
       else tell(switchWorkspace(order));
     }
+    for (let order = receiveAgain(); order !== undefined; order = receiveAgain()) answerAgain(order);
     polled.fds = [wake, ...served.keys()];
   }
 
@@ -165,6 +175,11 @@ function servePolled(wake: number): never {
     } catch (error) {
       return { target, failed: packError(error) };
     }
+  }
+
+  function answerAgain({ again: { target, bytes } }: AnswerAgain): void {
+    const found = [...served.values()].find((entry) => entry.target === target);
+    found?.connection.answerAgain(bytes);
   }
 
   function serveTurn(fd: number): void {
@@ -199,6 +214,10 @@ function isClosed({ shows }: ConnectionToServe): boolean {
 function receive(): ServeWorkerOrder | undefined {
   const received = parentPort === null ? undefined : receiveMessageOnPort(parentPort);
   return received?.message as ServeWorkerOrder | undefined;
+}
+
+function receiveAgain(): AnswerAgain | undefined {
+  return receiveMessageOnPort(slow)?.message as AnswerAgain | undefined;
 }
 
 if (only !== undefined) serveOnly(only);

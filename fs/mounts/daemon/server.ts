@@ -1,4 +1,4 @@
-import { writeFileSync, writeSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { MessageChannel, Worker, type Transferable } from 'node:worker_threads';
 
@@ -8,7 +8,7 @@ import { isDamage } from '../../../index/database.ts';
 import { toFsPath } from '../../../store/byte-string.ts';
 import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
-import { eventfd, recvFd, setNonBlocking } from '../../../store/syscalls.ts';
+import { eventfd, recvFd, setNonBlocking, wake } from '../../../store/syscalls.ts';
 import { packError, unpackError } from '../../../store/thread-error.ts';
 import { openTree } from '../../tree/index-checkpoint.ts';
 import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
@@ -125,9 +125,7 @@ class Server {
   #tellPolled(order: ServeWorkerOrder): void {
     if (this.#polled === undefined) return;
     this.#polled.worker.postMessage(order);
-    const one = Buffer.alloc(8);
-    one.writeBigUInt64LE(1n);
-    writeSync(this.#polled.wakeFd, one);
+    wake(this.#polled.wakeFd);
   }
 
   #poll(connection: ConnectionToServe): void {
@@ -142,7 +140,10 @@ class Server {
 
   #startServing(data: Pick<ServeWorkerData, 'only' | 'wakeFd'>): Worker {
     const { port1, port2 } = new MessageChannel();
-    this.#slow.postMessage({ requests: port2 } satisfies SlowWorkerOrder, [port2]);
+    const { wakeFd } = data;
+    this.#slow.postMessage({ requests: port2, ...(wakeFd !== undefined && { wakeFd }) } satisfies SlowWorkerOrder, [
+      port2,
+    ]);
     const { root } = this.#serving.store;
     const all: ServeWorkerData = { ...data, storeRoot: root, verified: this.#verified, slow: port1 };
     const worker = this.#startWorker('./serve-worker.js', all, [port1]);
@@ -190,6 +191,7 @@ class Server {
 
   async #prepare(manifest: Digest): Promise<Prepared> {
     const { layers } = await this.#openTree(manifest);
+    this.#slow.postMessage({ fetchRest: manifest } satisfies SlowWorkerOrder);
     return {
       hasXattrs: layers.some((layer) => layer.hasXattrs),
       hasOwners: layers.some((layer) => layer.hasOwners),

@@ -1,8 +1,14 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 
 import { allowGarbage } from '../../../store/buffer-garbage.ts';
+import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
+import { LazyFetcher } from '../../../store/lazy/lazy-fetcher.ts';
+import { SourceRegistries } from '../../../store/lazy/source-registries.ts';
+import { CredentialFiles } from '../../../store/registry/credentials.ts';
+import { wake } from '../../../store/syscalls.ts';
 import { LargeReader } from '../../contents/large-reader.ts';
+import { RemoteReader } from '../../contents/remote-reader.ts';
 import { ERRNO, OPCODE, OPEN_FLAG, operationName } from '../../protocol/constants.ts';
 import {
   decodeRequest,
@@ -20,7 +26,8 @@ import type { Backing } from './connection.ts';
 import type { Session } from '../../serving/handlers.ts';
 import { entryOfNode } from '../../serving/node-ids.ts';
 import { answer, errnoNumberOf, openSession, refuse, writeReply } from '../../serving/serve-loop.ts';
-import type { ConnectionToServe, SlowRequest } from './serve-worker.ts';
+import type { AnswerAgain, ConnectionToServe, SlowRequest } from './serve-worker.ts';
+import { RestFetcher } from './rest-fetcher.ts';
 import { openServing, servedTree } from './served-trees.ts';
 
 export interface SlowWorkerData {
@@ -32,9 +39,12 @@ export interface SlowWorkerData {
 export type SlowWorkerOrder =
   | { connection: ConnectionToServe }
   | { ended: string }
-  | { requests: MessagePort }
+  /** Of a thread that polls `wakeFd`, if it does: such a one answers requests again. */
+  | { requests: MessagePort; wakeFd?: number }
   /** Known from a predecessor, or kept in a safe place now. */
-  | { backing: Backing };
+  | { backing: Backing }
+  /** A checkpoint is about to be mounted: what of it is in a registry is fetched in the background. */
+  | { fetchRest: Digest };
 
 /** What the slow lane says. */
 export type SlowWorkerMessage =
@@ -42,6 +52,8 @@ export type SlowWorkerMessage =
 
 /** Past this a caller gets EIO, in milliseconds: nothing may wait for ever. 0 is for tests: nothing may take long. */
 const DEADLINE_MS = Number(process.env['BENTO_SLOW_DEADLINE_MS'] ?? 60_000);
+/** A request that waited for a part of a file wants more of it, most likely, and is answered from its beginning each time. */
+const READ_ON_BYTES = 8 << 20;
 const GARBAGE_BYTES_MAX = 32 << 20;
 /** In place of a number: the kernel refuses to open a file in two ways at once, so one read through us stays so. */
 const NO_BACKING = 0;
@@ -58,19 +70,38 @@ class SlowLane {
   /** Called when the supervisor has the number. */
   readonly #kept = new Map<number, () => void>();
 
+  readonly #rest: RestFetcher;
+
   constructor(serving: Awaited<ReturnType<typeof openServing>>) {
     this.#serving = serving;
+    const onNote = (note: string): void => tell({ note });
+    const registries = new SourceRegistries({ credentials: new CredentialFiles({ note: onNote }), onRetry: onNote });
+    const fetcher = new LazyFetcher(serving.store.root, (source) => registries.repository(source));
     this.#large = new LargeReader(serving.store, serving.entries, serving.cache, {
       onFilled: () => tell({ cached: true }),
-      onNote: (note) => tell({ note }),
+      onNote,
+      remote: new RemoteReader(fetcher, DEADLINE_MS),
     });
+    this.#rest = new RestFetcher(serving.store, fetcher, onNote);
+    void this.#rest.wantMounted();
   }
 
   obey(order: SlowWorkerOrder): void {
     if ('connection' in order) this.#open(order.connection);
     else if ('ended' in order) this.#connections.delete(order.ended);
-    else if ('requests' in order) order.requests.on('message', (request: SlowRequest) => void this.#handle(request));
+    else if ('requests' in order) this.#listen(order);
+    else if ('fetchRest' in order) this.#rest.want(order.fetchRest);
     else this.#keep(order.backing);
+  }
+
+  #listen({ requests, wakeFd }: { requests: MessagePort; wakeFd?: number }): void {
+    requests.on('message', (request: SlowRequest) => {
+      void this.#handle(request, ({ target, bytes }) => {
+        if (wakeFd === undefined) throw new BentoError('DAEMON_FAILED', 'nobody can answer this again');
+        requests.postMessage({ again: { target, bytes } } satisfies AnswerAgain);
+        wake(wakeFd);
+      });
+    });
   }
 
   #open(connection: ConnectionToServe): void {
@@ -84,12 +115,16 @@ class SlowLane {
     else known();
   }
 
-  async #handle({ target, bytes }: SlowRequest): Promise<void> {
+  /** @param answerAgain - gives the request back to the thread that it came from */
+  async #handle(slow: SlowRequest, answerAgain: (request: SlowRequest) => void): Promise<void> {
+    const { target, bytes, missing } = slow;
     const connection = this.#connections.get(target);
     if (connection === undefined) return; // unmounted meanwhile, and its callers with it
     const { fd } = connection;
     const requestBytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const over = new AbortController();
     const giveUp = (): void => {
+      over.abort();
       const { opcode, nodeId } = decodeRequest(requestBytes);
       tell({ error: `no answer within ${DEADLINE_MS / 1000} s`, operation: operationName(opcode), nodeId });
       refuse(fd, requestBytes, ERRNO.EIO);
@@ -100,7 +135,12 @@ class SlowLane {
     }
     const deadline = setTimeout(giveUp, DEADLINE_MS);
     try {
-      writeReply(fd, await this.#reply(connection, decodeRequest(requestBytes)));
+      if (missing === undefined) {
+        writeReply(fd, await this.#reply(connection, decodeRequest(requestBytes)));
+        return;
+      }
+      await this.#large.bring(missing.id, missing.offset, missing.lengthBytes + READ_ON_BYTES);
+      if (!over.signal.aborted) answerAgain(slow);
     } catch (error) {
       const { opcode, nodeId } = decodeRequest(requestBytes);
       const message = error instanceof Error ? error.message : String(error);

@@ -1,0 +1,99 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { shortDigest, type Digest } from '../../../store/digest.ts';
+import { BentoError } from '../../../store/errors.ts';
+import type { LazyFetcher } from '../../../store/lazy/lazy-fetcher.ts';
+import { readRecord } from '../../../store/lazy/lazy-record.ts';
+import type { Store } from '../../../store/store.ts';
+import { isPartlyHere } from '../../contents/remote-reader.ts';
+import { MountTable } from '../mount-table.ts';
+
+/** Requests at once: few, so that readers are answered soon. */
+const LANE_COUNT = 2;
+/** How often it is looked whether anybody still has the checkpoint mounted. */
+const LOOK_MS = 5_000;
+/** A checkpoint that is about to be mounted is not mounted yet. */
+const GRACE_MS = 30_000;
+/** Before a registry is asked again that could not be reached. */
+const PAUSE_MS = 5_000;
+
+/** Fetches the rest of checkpoints that are mounted from a registry, in the background and one blob after the other. */
+export class RestFetcher {
+  readonly #store: Store;
+  readonly #fetcher: LazyFetcher;
+  readonly #note: (line: string) => void;
+  readonly #mounts: MountTable;
+  readonly #wanted = new Set<Digest>();
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(store: Store, fetcher: LazyFetcher, note: (line: string) => void) {
+    this.#store = store;
+    this.#fetcher = fetcher;
+    this.#note = note;
+    this.#mounts = new MountTable(store);
+  }
+
+  /** Begins with a checkpoint that somebody mounts, or goes on with it. */
+  want(manifest: Digest): void {
+    if (this.#wanted.has(manifest)) return;
+    this.#wanted.add(manifest);
+    this.#running = this.#running
+      .then(async () => await this.#fetch(manifest))
+      .catch((error: unknown) => this.#note(`the rest of ${shortDigest(manifest)} is not fetched: ${String(error)}`))
+      .finally(() => this.#wanted.delete(manifest));
+  }
+
+  /** Goes on with everything that is mounted: after a server died. */
+  async wantMounted(): Promise<void> {
+    for (const { mounted, manifest } of await this.#mounts.list())
+      if (mounted && manifest !== undefined) this.want(manifest);
+  }
+
+  async #fetch(manifest: Digest): Promise<void> {
+    const isWanted = this.#whileMounted(manifest);
+    for (const digest of await this.#partsOf(manifest)) {
+      while ((await this.#fetchBlob(digest, isWanted)) === 'unreachable') {
+        await sleep(PAUSE_MS);
+        if (!(await isWanted())) return;
+      }
+    }
+  }
+
+  async #fetchBlob(digest: Digest, isWanted: () => Promise<boolean>): Promise<'unreachable' | 'over'> {
+    try {
+      const outcome = await this.#fetcher.fetchRest(digest, { laneCount: LANE_COUNT, yields: true, isWanted });
+      if (outcome === 'whole') this.#note(`blob ${shortDigest(digest)} is here as a whole`);
+      return 'over';
+    } catch (error) {
+      if (error instanceof BentoError && error.code === 'REMOTE_UNREACHABLE') return 'unreachable';
+      throw error;
+    }
+  }
+
+  /** The blobs of which a part is missing that is to be fetched, the smallest first. */
+  async #partsOf(manifest: Digest): Promise<Digest[]> {
+    const { layers } = await this.#store.loadCheckpoint(manifest);
+    const { root } = this.#store;
+    return [...new Set(layers.map(({ descriptor }) => descriptor.digest))]
+      .filter((digest) => isPartlyHere(root, digest))
+      .flatMap((digest) => {
+        const record = readRecord(root, digest);
+        return record?.fetchesRest === true ? [{ digest, sizeBytes: record.sizeBytes }] : [];
+      })
+      .sort((a, b) => a.sizeBytes - b.sizeBytes)
+      .map(({ digest }) => digest);
+  }
+
+  #whileMounted(manifest: Digest): () => Promise<boolean> {
+    const startMs = performance.now();
+    let lookedMs = startMs;
+    let isMounted = true;
+    return async () => {
+      const nowMs = performance.now();
+      if (nowMs - startMs < GRACE_MS || nowMs - lookedMs < LOOK_MS) return isMounted;
+      lookedMs = nowMs;
+      const records = await this.#mounts.list();
+      return (isMounted = records.some((record) => record.mounted && record.manifest === manifest));
+    };
+  }
+}

@@ -1,0 +1,85 @@
+import type { Digest } from '../digest.ts';
+import { parseDigest } from '../digest.ts';
+import { BentoError } from '../errors.ts';
+import { readToc } from '../layers/layer-reader.ts';
+import type { ByteSpan } from '../lazy-file.ts';
+import { KEYS, type Descriptor } from '../manifest.ts';
+import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
+import type { LazyFetcher } from './lazy-fetcher.ts';
+import type { LazySource } from './lazy-record.ts';
+
+/** A smaller layer is fetched as a whole: that is over sooner than its table of contents is looked at. */
+const LAZY_BYTES_MIN = 512 << 10;
+/** The table of contents lies at the end: about so much of a layer, and it is fetched with one request when it is no larger. */
+const TAIL_PART = 48;
+const TAIL_BYTES_MIN = 128 << 10;
+const TAIL_BYTES_MAX = 4 << 20;
+
+export interface LazyBeginning {
+  storeRoot: string;
+  fetcher: LazyFetcher;
+  source: LazySource;
+  /** Whether the rest is fetched while the checkpoint is mounted. */
+  fetchesRest: boolean;
+}
+
+/**
+ * Begins a layer that can be read in parts: fetches its footer and table of contents, checked against the manifest's
+ * annotation. The caller shares the store's blobs.
+ *
+ * @returns false for a blob that has to be fetched as a whole: small, foreign, or no layer at all
+ * @throws BentoError REMOTE_INVALID when the table of contents is not the one that the manifest says; as `Repository.readRange`
+ */
+export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, signal?: AbortSignal): Promise<boolean> {
+  const tocDigest = layer.annotations?.[KEYS.tocDigest];
+  if (!layer.mediaType.endsWith('gzip') || tocDigest === undefined || layer.size < LAZY_BYTES_MIN) return false;
+  const expected = parseDigest(tocDigest, KEYS.tocDigest);
+  const { storeRoot, fetcher, source, fetchesRest } = beginning;
+  const { digest, size: sizeBytes } = layer;
+  const isNew = await createLazyBlob(storeRoot, { digest, sizeBytes, source, fetchesRest });
+  const keeps = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
+    if (isNew) removeLazyBlob(storeRoot, digest);
+    throw error;
+  });
+  if (!keeps && isNew) removeLazyBlob(storeRoot, digest);
+  return keeps;
+}
+
+/** @returns whether the layer has a table of contents that can be used */
+async function fetchToc(
+  { digest, size }: Descriptor,
+  expected: Digest,
+  { fetcher, signal }: { fetcher: LazyFetcher; signal: AbortSignal | undefined },
+): Promise<boolean> {
+  const options = signal && { signal };
+  const tail = tailOf(size);
+  await fetcher.ensure(digest, tail, options);
+  const reader = await fetcher.reader(digest, options);
+  const read = async (): Promise<boolean> => (await readToc(reader, expected)) !== undefined;
+  try {
+    return await read();
+  } catch (error) {
+    if (!isWrong(error)) throw error;
+  }
+  await fetcher.again(digest, tail, options); // it may have been written wrong here
+  try {
+    return await read();
+  } catch (error) {
+    if (!isWrong(error)) throw error;
+    await fetcher.forget(digest, tail);
+    const what = `${fetcher.sourceOf(digest)} sent a layer that is not ${digest}: ${error.message}`;
+    throw new BentoError('REMOTE_INVALID', what, {
+      hint: 'nothing of it was kept; the registry, or something on the way to it, is broken',
+      cause: error,
+    });
+  }
+}
+
+function tailOf(sizeBytes: number): ByteSpan {
+  const tailBytes = Math.min(Math.max(Math.ceil(sizeBytes / TAIL_PART), TAIL_BYTES_MIN), TAIL_BYTES_MAX);
+  return { offset: Math.max(sizeBytes - tailBytes, 0), end: sizeBytes };
+}
+
+function isWrong(error: unknown): error is BentoError {
+  return error instanceof BentoError && (error.code === 'DIGEST_MISMATCH' || error.code === 'FORMAT_INVALID');
+}
