@@ -288,6 +288,9 @@ export function readExactly(layer: OpenLayer, offset: number, length: number, in
 export function damagedLayer(digest: Digest, offset: number, cause?: BentoError, path?: string): BentoError {
   const code = cause?.code ?? 'DIGEST_MISMATCH';
   const where = `layer ${digest} at byte ${offset}${path === undefined ? '' : ` (${path})`}`;
+  // What a registry did is no fault of the store.
+  if (cause?.code.startsWith('REMOTE_') === true)
+    return new BentoError(code, `${cause.message}: ${where}`, { cause, ...(cause.hint && { hint: cause.hint }) });
   return new BentoError(code, `blob integrity check failed: ${where}`, {
     hint: '`bento verify` says which checkpoints are whole',
     ...(cause && { cause }),

@@ -18,6 +18,8 @@ const TRIES_MAX = 5;
 /** Steps of what is rare: there other tests kill. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   'gc.forgotten': 'test/cli/gc-crash.test.ts',
+  'lazy.whole': 'test/cli/lazy-crash.test.ts',
+  'lazy.renamed': 'test/cli/lazy-crash.test.ts',
   ...(whatIsMissing({ root: true, fuse: true }) === undefined
     ? {}
     : Object.fromEntries(

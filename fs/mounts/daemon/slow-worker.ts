@@ -55,6 +55,8 @@ const DEADLINE_MS = Number(process.env['BENTO_SLOW_DEADLINE_MS'] ?? 60_000);
 /** A request that waited for a part of a file wants more of it, most likely, and is answered from its beginning each time. */
 const READ_ON_BYTES = 8 << 20;
 const GARBAGE_BYTES_MAX = 32 << 20;
+/** Readers wait: a network that is back is soon noticed. */
+const RETRY_PAUSE_MAX_MS = 2_000;
 /** In place of a number: the kernel refuses to open a file in two ways at once, so one read through us stays so. */
 const NO_BACKING = 0;
 
@@ -75,7 +77,11 @@ class SlowLane {
   constructor(serving: Awaited<ReturnType<typeof openServing>>) {
     this.#serving = serving;
     const onNote = (note: string): void => tell({ note });
-    const registries = new SourceRegistries({ credentials: new CredentialFiles({ note: onNote }), onRetry: onNote });
+    const registries = new SourceRegistries({
+      credentials: new CredentialFiles({ note: onNote }),
+      onRetry: onNote,
+      limits: { pauseMaxMs: RETRY_PAUSE_MAX_MS },
+    });
     const fetcher = new LazyFetcher(serving.store.root, (source) => registries.repository(source));
     this.#large = new LargeReader(serving.store, serving.entries, serving.cache, {
       onFilled: () => tell({ cached: true }),
