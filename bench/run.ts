@@ -20,6 +20,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   'save-engine': async () => (await import('./save-engine.ts')).saveEngine,
   writing: async () => (await import('./writing.ts')).writing,
   'large-change': async () => (await import('./large-change.ts')).largeChange,
+  registry: async () => (await import('./registry.ts')).registry,
   'mount-and-fork': async () => (await import('./mount-and-fork.ts')).mountAndFork,
 };
 

@@ -1,3 +1,4 @@
+import { partHere, type PartHere } from '../../fs/contents/part-here.ts';
 import { removeAbandoned } from '../../fs/mounts/exec/throw-away.ts';
 import { pruneMounts } from '../../fs/mounts/mount.ts';
 import { restoreMounts, type RestoreOptions } from '../../fs/mounts/restore-mounts.ts';
@@ -10,7 +11,7 @@ import { defineCommand, type Context } from '../command.ts';
 import { findMount } from '../find-mount.ts';
 import { parseEngine } from '../make-forks.ts';
 import { findConfig, storeOf } from '../open-store.ts';
-import { oneLine } from '../terminal.ts';
+import { formatSize, oneLine } from '../terminal.ts';
 
 export const mounts = defineCommand({
   name: 'mounts',
@@ -38,13 +39,18 @@ export const mounts = defineCommand({
     const records = await new MountTable(store).list();
     const states = await statesOf(records);
     await tellAboutDaemon(store, ctx);
-    return records.map((record, at) => describe(record, { ...states[at], restoreFailed: failures.get(record.target) }));
+    const parts = await Promise.all(records.map(async (record) => await partOf(store, record)));
+    return records.map((record, at) =>
+      describe(record, { ...states[at], part: parts[at], restoreFailed: failures.get(record.target) }),
+    );
   },
 
   render(records) {
     if (records.length === 0) return 'Nothing is mounted.';
-    const rows = records.map(({ kind, ref, manifest, engine, state, user, since, target, message, remark }) => {
-      const remarks = [message, remark].flatMap((text) => (text ? [`(${text})`] : []));
+    const rows = records.map(({ kind, ref, manifest, engine, state, user, since, target, ...about }) => {
+      const { message, remark, part } = about;
+      const fetched = part && `${formatSize(part.presentBytes)} of ${formatSize(part.sizeBytes)} fetched`;
+      const remarks = [message, remark, fetched].flatMap((text) => (text ? [`(${text})`] : []));
       const digest = manifest === undefined ? '-' : shortDigest(manifest);
       return [kind, ref, digest, engine, state, user, since.slice(0, 19), [target, ...remarks].join('  ')].map(oneLine);
     });
@@ -78,16 +84,31 @@ async function restoreAll(
   return new Map(failed.map(({ target, error }) => [target, error.message]));
 }
 
-function describe(
-  record: MountStatus,
-  { restoreFailed, ...view }: { state?: MountState; remark?: string; restoreFailed: string | undefined },
-) {
+interface MountDetails {
+  state?: MountState;
+  remark?: string;
+  part: PartHere | undefined;
+  restoreFailed: string | undefined;
+}
+
+/** What is here of a checkpoint that is partly in a registry; of one that cannot be read, nothing is said here. */
+async function partOf(store: Store, { manifest }: MountStatus): Promise<PartHere | undefined> {
+  try {
+    return manifest && (await partHere(store, manifest));
+  } catch (error) {
+    if (error instanceof BentoError) return undefined;
+    throw error;
+  }
+}
+
+function describe(record: MountStatus, { restoreFailed, part, ...view }: MountDetails) {
   return {
     ...record,
     ...(record.manifest && { digest: record.manifest }),
     since: record.created,
     state: 'not mounted' as MountState,
     ...view,
+    ...(part && { part }),
     ...(restoreFailed !== undefined && { restoreFailed }),
   };
 }

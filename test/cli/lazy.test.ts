@@ -201,6 +201,7 @@ test('commands that need all of a checkpoint fetch the rest of it', async (t) =>
   const { there, target } = another(t);
   (await there.bento(['mount', `${remote}:cp-1`, target, '--lazy=only'])).ok();
   t.not(lazyFiles(there).length, 0);
+  t.regex((await there.bento(['mounts'])).ok().stdout, /\(.* of .* fetched\)/);
   t.regex((await there.bento(['verify'])).ok().stdout, /partly in a registry/);
   await writeFile(path.join(here.workspace, 'src/m1/f1'), 'changed\n');
   (await here.bento(['save'])).ok();
