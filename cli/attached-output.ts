@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { isPlainName, type AttachedFile } from '../store/attachment.ts';
 import { temporaryBeside } from '../store/durable.ts';
 import { BentoError, describeSystemError, errnoOf } from '../store/errors.ts';
+import { faultPoint } from '../store/fault-point.ts';
 import { namelessFile, readFrom } from './attached-input.ts';
 
 /**
@@ -67,6 +68,7 @@ export async function writeOutput(
     } finally {
       await handle.close();
     }
+    faultPoint('attach.written');
     if (force) await rename(temporary, path);
     else await moveToFreeName(temporary, path);
     return sizeBytes;
