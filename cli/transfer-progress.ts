@@ -21,8 +21,9 @@ export class TransferProgress {
     this.#startMs = nowMs;
   }
 
+  /** So much is to be moved, besides what was said before. */
   plan(sizeBytes: number): void {
-    this.#total = sizeBytes;
+    this.#total += sizeBytes;
   }
 
   /** A blob that need not be sent. */

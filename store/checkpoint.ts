@@ -1,6 +1,6 @@
 import type { BlobPool } from './blobs.ts';
 import { parseMeta, type CheckpointMeta } from './checkpoint-meta.ts';
-import { parseDigest, type Digest } from './digest.ts';
+import { parseDigest, shortDigest, type Digest } from './digest.ts';
 import { BentoError } from './errors.ts';
 import {
   ARTIFACT_TYPE,
@@ -50,6 +50,8 @@ export interface Checkpoint {
 export async function loadCheckpoint(pool: BlobPool, digest: Digest): Promise<Checkpoint> {
   const bytes = await pool.read({ digest }, MANIFEST_BYTES_MAX);
   const manifest = parseManifest(bytes, `manifest ${digest}`);
+  if (manifest.subject !== undefined && manifest.config.mediaType === MEDIA_TYPES.empty)
+    throw isAttached(manifest, digest);
   const config = parseConfig(await pool.read(manifest.config, CONFIG_BYTES_MAX), digest);
   const annotations = manifest.annotations ?? {};
   const meta = metaOf(config);
@@ -66,6 +68,13 @@ export async function loadCheckpoint(pool: BlobPool, digest: Digest): Promise<Ch
     extensions: (annotations[KEYS.extensions] ?? '').split(',').filter((name) => name !== ''),
     meta,
   };
+}
+
+function isAttached({ subject }: Manifest, digest: Digest): BentoError {
+  const to = subject?.digest ?? '';
+  return new BentoError('FORMAT_UNSUPPORTED', `${shortDigest(digest)} is attached to a checkpoint, and none itself`, {
+    hint: `\`bento attach get ${to} ${digest}\` reads it`,
+  });
 }
 
 function layersOf(manifest: Manifest, config: ImageConfig, digest: Digest): CheckpointLayer[] {

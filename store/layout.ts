@@ -16,7 +16,8 @@ const SEQUENCE_TAG = /^cp-([1-9][0-9]{0,14})$/;
 
 /**
  * One workspace's OCI image layout: `<store>/<id>/` with `oci-layout`, `index.json`, `blobs` (a link to the shared pool)
- * and `ingest/` for blobs being written. `index.json` maps tags to manifests; one that lost its last tag stays listed.
+ * and `ingest/` for blobs being written. `index.json` maps tags to manifests; one that lost its last tag stays listed. What is
+ * attached to a checkpoint is listed without a tag (`find-attachments.ts`).
  *
  * @see OCI image-spec v1.1, image-layout.md
  */
@@ -138,16 +139,32 @@ export class Layout {
   }
 
   /**
-   * Takes entries off the list, in one durable step. For garbage collection, under the exclusive lock on the blobs.
+   * Takes entries off the list, in one durable step. What they name is garbage then, which only a collection may delete.
    *
    * @returns how many went
    */
   async removeEntries(isRemoved: (entry: Descriptor) => boolean): Promise<number> {
+    let removedCount = 0;
+    await this.changeEntries((before) => {
+      const kept = before.filter((entry) => !isRemoved(entry));
+      removedCount = before.length - kept.length;
+      return removedCount > 0 ? kept : undefined;
+    });
+    return removedCount;
+  }
+
+  /**
+   * Changes the list in one durable step, with nobody else changing it between the look and the step. Whoever adds entries
+   * shares the store's blobs: what they name is in the pool.
+   *
+   * @param change - gives the new list; undefined leaves it as it is
+   */
+  async changeEntries(
+    change: (before: readonly Descriptor[]) => Promise<Descriptor[] | undefined> | Descriptor[] | undefined,
+  ): Promise<void> {
     using _lock = await lockFile(join(this.dir, '.index-lock'));
-    const before = await this.manifests();
-    const kept = before.filter((entry) => !isRemoved(entry));
-    if (kept.length < before.length) await this.#write(kept);
-    return before.length - kept.length;
+    const after = await change(await this.manifests());
+    if (after !== undefined) await this.#write(after);
   }
 
   async #write(manifests: Descriptor[]): Promise<void> {

@@ -6,6 +6,8 @@ export const MEDIA_TYPES = {
   manifest: 'application/vnd.oci.image.manifest.v1+json',
   config: 'application/vnd.oci.image.config.v1+json',
   layer: 'application/vnd.oci.image.layer.v1.tar+gzip',
+  /** `{}`, where a manifest has to name a blob and has nothing to say. */
+  empty: 'application/vnd.oci.empty.v1+json',
 } as const;
 
 export const ARTIFACT_TYPE = 'application/vnd.bento.workspace.v1';
@@ -40,6 +42,8 @@ export interface Descriptor {
   digest: Digest;
   /** Bytes. */
   size: number;
+  /** Of a manifest that is no image: what it is. */
+  artifactType?: string;
   annotations?: Record<string, string>;
 }
 
@@ -50,6 +54,8 @@ export interface Manifest {
   artifactType?: string;
   config: Descriptor;
   layers: Descriptor[];
+  /** The manifest that this one is attached to. */
+  subject?: Descriptor;
   annotations?: Record<string, string>;
 }
 
@@ -79,18 +85,25 @@ export function parseManifest(bytes: Buffer, what: string): Manifest {
     ...(typeof json['artifactType'] === 'string' && { artifactType: json['artifactType'] }),
     config: parseDescriptor(json['config'], `${what} config`),
     layers: json['layers'].map((layer, i) => parseDescriptor(layer, `${what} layer ${i}`)),
+    ...(isObject(json['subject']) && { subject: parseDescriptor(json['subject'], `${what} subject`) }),
     ...(annotations && { annotations }),
   };
 }
 
 export function parseDescriptor(value: unknown, what: string): Descriptor {
   if (!isObject(value)) throw new BentoError('FORMAT_INVALID', `${what} is not a descriptor`);
-  const { mediaType, size } = value;
+  const { mediaType, size, artifactType } = value;
   if (typeof mediaType !== 'string' || typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) {
     throw new BentoError('FORMAT_INVALID', `${what} is not a descriptor`);
   }
   const annotations = parseStrings(value['annotations'], `${what} annotations`);
-  return { mediaType, digest: parseDigest(value['digest'], what), size, ...(annotations && { annotations }) };
+  return {
+    mediaType,
+    digest: parseDigest(value['digest'], what),
+    size,
+    ...(typeof artifactType === 'string' && { artifactType }),
+    ...(annotations && { annotations }),
+  };
 }
 
 /** @throws BentoError FORMAT_INVALID when the bytes are not a JSON object */

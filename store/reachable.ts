@@ -31,6 +31,6 @@ export async function readManifest(pool: BlobPool, digest: Digest): Promise<Mani
   return parseManifest(await pool.read({ digest }, MANIFEST_BYTES_MAX), `manifest ${digest}`);
 }
 
-function blobsOf({ config, layers }: Manifest): Digest[] {
+export function blobsOf({ config, layers }: Manifest): Digest[] {
   return [config.digest, ...layers.map((layer) => layer.digest)];
 }

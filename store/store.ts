@@ -6,6 +6,7 @@ import { loadCheckpoint, type Checkpoint } from './checkpoint.ts';
 import type { Digest } from './digest.ts';
 import { BentoError, errnoOf } from './errors.ts';
 import { Layout } from './layout.ts';
+import { ARTIFACT_TYPE } from './manifest.ts';
 import type { Ref } from './ref.ts';
 
 /** Folders of the store that are not workspaces. */
@@ -93,9 +94,10 @@ export class Store {
   }
 
   async #resolvePrefix(layout: Layout, prefix: string): Promise<ResolvedRef> {
-    const digests = new Set(
-      (await layout.manifests()).map((d) => d.digest).filter((digest) => digest.startsWith(prefix)),
+    const listed = (await layout.manifests()).filter(
+      ({ artifactType = ARTIFACT_TYPE }) => artifactType === ARTIFACT_TYPE,
     );
+    const digests = new Set(listed.map((d) => d.digest).filter((digest) => digest.startsWith(prefix)));
     const [digest, second] = digests;
     if (digest === undefined) throw notFound(prefix);
     if (second !== undefined) {

@@ -1,7 +1,9 @@
 import { isUndoTag } from '../../fs/workspace/heads.ts';
+import type { Attachment } from '../../store/attachment.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import { findAttachments } from '../../store/find-attachments.ts';
 import type { Store } from '../../store/store.ts';
 import { exportImages, type ImageToExport } from '../../store/transfer/export-image.ts';
 import { parseImagePlace } from '../../store/transfer/image-place.ts';
@@ -13,17 +15,22 @@ import { formatSize } from '../terminal.ts';
 export const exportCommand = defineCommand({
   name: 'export',
   summary: 'Write a checkpoint as an OCI image layout or archive',
-  usage: 'bento export <ref> <target>  |  bento export --all <target>',
+  usage: 'bento export <ref> <target> [--no-attachments]  |  bento export --all <target>',
   fetches: true,
   details:
     'The target is a folder, a new file <name>.tar, oci:<folder>[:<tag>] or oci-archive:<file>[:<tag>]. A folder that is a\n' +
     'layout already gets the image added, and its tag moved. skopeo, podman, umoci and other OCI tools read both; layers\n' +
-    'that the store keeps as recipes are written whole. --all exports every tag of this workspace but undo slots.',
+    'that the store keeps as recipes are written whole. --all exports every tag of this workspace but undo slots.\n' +
+    'What is attached to a checkpoint is exported with it. Programs that want the only image of an archive, and no name,\n' +
+    'such as `podman load`, see several then: --no-attachments leaves them out.',
   args: { min: 1, max: 2 },
-  options: { all: { type: 'boolean', help: 'export every tag of this workspace' } },
+  options: {
+    all: { type: 'boolean', help: 'export every tag of this workspace' },
+    noAttachments: { type: 'boolean', help: 'leave out what is attached to the checkpoints' },
+  },
 
   async run(ctx) {
-    const { all } = ctx.options;
+    const { all, noAttachments } = ctx.options;
     if (ctx.args.length !== (all ? 1 : 2)) {
       throw new BentoError(
         'USAGE',
@@ -36,22 +43,32 @@ export const exportCommand = defineCommand({
     const place = parseImagePlace(ctx.args.at(-1) ?? '');
     if (all && place.tag !== undefined) throw new BentoError('USAGE', `--all exports many tags, not "${place.tag}"`);
     const images = all ? await everyTag(store, config?.id) : [await oneImage(ctx, store, { config, tag: place.tag })];
+    const attachments = noAttachments ? [] : await attachedTo(store, images, ctx);
     const written = await exportImages(store.blobs, images, {
       place,
       options: {
+        attachments,
         onEvent: ({ bytesDone, bytesTotal }) =>
           ctx.progress({ label: 'Exporting', done: bytesDone, total: bytesTotal, unit: 'bytes' }),
       },
     });
     const listed = images.map(({ tag, checkpoint }) => ({ tag: tag ?? null, digest: checkpoint.digest }));
-    return { ...written, images: listed };
+    return { ...written, images: listed, attachmentCount: attachments.length };
   },
 
-  render({ path, images, writtenBytes }) {
+  render({ path, images, attachmentCount, writtenBytes }) {
     const names = images.map(({ tag, digest }) => tag ?? shortDigest(digest)).join(', ');
-    return `Exported ${names} to ${path} (${formatSize(writtenBytes)} written)`;
+    const attached = attachmentCount === 0 ? '' : ` with ${attachmentCount} attachment(s)`;
+    return `Exported ${names}${attached} to ${path} (${formatSize(writtenBytes)} written)`;
   },
 });
+
+async function attachedTo(store: Store, images: readonly ImageToExport[], ctx: Context): Promise<Attachment[]> {
+  const subjects = new Set(images.map(({ checkpoint }) => checkpoint.digest));
+  const { attachments, unreadable } = await findAttachments(store);
+  for (const { error } of unreadable) ctx.note(`note: an attachment is left out: ${error.message}`);
+  return attachments.filter(({ subject }) => subjects.has(subject));
+}
 
 async function everyTag(store: Store, id: string | undefined): Promise<ImageToExport[]> {
   const tags = id === undefined ? [] : [...(await store.layout(id).tags())];

@@ -45,7 +45,8 @@ export const importCommand = defineCommand({
   render: ({ images }) => images.map(renderImage).join('\n'),
 });
 
-function renderImage({ store, tag, digest, layerCount, addedBytes, moved }: ImportedImage): string {
+function renderImage({ store, tag, digest, layerCount, attachmentCount, addedBytes, moved }: ImportedImage): string {
   const before = moved === null ? '' : `, was ${shortDigest(moved)}`;
-  return `Imported ${store}:${tag} (${shortDigest(digest)}, ${layerCount} layer(s), ${formatSize(addedBytes)} new${before})`;
+  const attached = attachmentCount === 0 ? '' : `, ${attachmentCount} attachment(s)`;
+  return `Imported ${store}:${tag} (${shortDigest(digest)}, ${layerCount} layer(s)${attached}, ${formatSize(addedBytes)} new${before})`;
 }

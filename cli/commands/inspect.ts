@@ -1,22 +1,31 @@
 import { walkTree } from '../../fs/tree/tree.ts';
 import { openCheckpoint } from '../../fs/workspace/workspace.ts';
 import { toText } from '../../store/byte-string.ts';
-import { shortDigest } from '../../store/digest.ts';
+import { shortDigest, type Digest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
 import { reportTitles } from '../../fs/workspace/title-report.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { findConfig, openSource, resolveDefault, storeOf, type RefContext } from '../open-store.ts';
+import { reportAttachment, type ReportedAttachment } from '../report-attachment.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize, oneLine } from '../terminal.ts';
 
 export const inspect = defineCommand({
   name: 'inspect',
   summary: 'Show what a checkpoint holds',
-  usage: 'bento inspect [<ref>] [--files]',
+  usage: 'bento inspect [<ref>] [--files]  |  bento inspect [<ref>] --referrers',
   fetches: true,
+  details:
+    'With --referrers, what is attached to it instead: type, title, size, digest and time. Of a checkpoint in a registry\n' +
+    'nothing else is fetched then.',
   args: { min: 0, max: 1 },
-  options: { files: { type: 'boolean', help: 'list the files of every layer' } },
+  options: {
+    files: { type: 'boolean', help: 'list the files of every layer' },
+    referrers: { type: 'boolean', help: 'list what is attached to it' },
+  },
 
   async run(ctx) {
+    if (ctx.options.referrers) return await inspectReferrers(ctx);
     const { dir, args, options } = ctx;
     const config = await findConfig(dir);
     const context: RefContext = { store: storeOf(config), config, dir };
@@ -47,6 +56,7 @@ export const inspect = defineCommand({
   },
 
   render(data, { colors }) {
+    if ('referrers' in data) return renderReferrers(data);
     const { ref, sequence, digest, parent, created, extensions, message, layers } = data;
     const header = [
       `Checkpoint: ${ref} (sequence ${sequence})`,
@@ -74,6 +84,36 @@ export const inspect = defineCommand({
     ].join('\n');
   },
 });
+
+async function inspectReferrers(ctx: Context): Promise<Referrers> {
+  if (ctx.options['files'] === true) throw new BentoError('USAGE', '--files and --referrers show different things');
+  const { withAttachments } = await import('../attachments.ts');
+  return await withAttachments(
+    ctx.args[0],
+    ctx,
+    async ({ label, digest, attachments }) =>
+      await Promise.resolve({ ref: label, digest, referrers: attachments.map(reportAttachment) }),
+  );
+}
+
+interface Referrers {
+  ref: string;
+  digest: Digest;
+  referrers: ReportedAttachment[];
+}
+
+function renderReferrers({ ref, digest, referrers }: Referrers): string {
+  const header = [`Checkpoint: ${ref}`, `Digest:     ${digest}`, ''];
+  if (referrers.length === 0) return [...header, 'Nothing is attached to it.'].join('\n');
+  const line = (...[type = '', title = '', size = '', own = '', created = '']: string[]): string =>
+    `${type.padEnd(14)} ${title.padEnd(24)} ${size.padStart(9)} ${own.padEnd(22)} ${created}`.trimEnd();
+  const rows = referrers.flatMap(({ type, digest: own, created, files }) =>
+    (files.length === 0 ? [{ title: null, sizeBytes: 0 }] : files).map(({ title, sizeBytes }) =>
+      line(oneLine(type), oneLine(title ?? '-'), formatSize(sizeBytes), shortDigest(own), oneLine(created ?? '-')),
+    ),
+  );
+  return [...header, line('TYPE', 'TITLE', 'SIZE', 'DIGEST', 'CREATED'), ...rows].join('\n');
+}
 
 type Meta = Awaited<ReturnType<typeof openCheckpoint>>['checkpoint']['meta'];
 

@@ -5,6 +5,8 @@ import type { PulledTag } from '../../store/transfer/merge-tags.ts';
 import type { PullEvent } from '../../store/transfer/pull.ts';
 import { defineCommand } from '../command.ts';
 import { storeOf } from '../open-store.ts';
+import { whichOf } from '../attachments.ts';
+import { reportAttachment } from '../report-attachment.ts';
 import { chooseRemote, during, rememberRemote } from '../remote-of.ts';
 import { formatSize } from '../terminal.ts';
 import { TransferProgress } from '../transfer-progress.ts';
@@ -15,7 +17,8 @@ export const pull = defineCommand({
   usage: 'bento pull [remote] [--tag <tag>]',
   details:
     'Fetches what is missing, and goes on where an earlier pull broke. The directory stays as it is. A tag that names another\n' +
-    'checkpoint here moves only to one that came from it; else it stays, and the other is called <tag>-remote-<digits>.',
+    'checkpoint here moves only to one that came from it; else it stays, and the other is called <tag>-remote-<digits>. What\n' +
+    'is attached to the checkpoints comes with them.',
   args: { min: 0, max: 1 },
   options: { tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' } },
 
@@ -37,7 +40,15 @@ export const pull = defineCommand({
         onWait: () => ctx.note('waiting for another command that uses this store...'),
       });
       for (const { tag, reason } of result.skipped) ctx.note(`note: ${tag} is no checkpoint: ${reason}`);
-      return { remote: shown, reference: reference ?? null, remembered: await rememberRemote(chosen), ...result };
+      for (const { digest, subject, reason } of result.skippedReferrers)
+        ctx.note(`note: ${whichOf(digest)} of ${shortDigest(subject)} left out: ${reason}`);
+      return {
+        remote: shown,
+        reference: reference ?? null,
+        remembered: await rememberRemote(chosen),
+        ...result,
+        attachments: result.attachments.map(reportAttachment),
+      };
     } catch (error) {
       throw during('pull failed', error);
     } finally {
@@ -45,13 +56,14 @@ export const pull = defineCommand({
     }
   },
 
-  render({ remote, reference, remembered, tags, fetchedCount, fetchedBytes }) {
+  render({ remote, reference, remembered, tags, attachments, fetchedCount, fetchedBytes }) {
     const first = `${reference === null ? 'Pulling' : `Pulling ${reference}`} from ${remote}...`;
     const remoteLine = remembered ? [`Remote: ${remote}`] : [];
     if (tags.length === 0) return [first, 'No checkpoints found on remote.', ...remoteLine].join('\n');
     return [
       first,
       ...tags.flatMap(renderTag),
+      ...(attachments.length === 0 ? [] : [`  pulled ${attachments.length} attachment(s)`]),
       ...(fetchedCount === 0 ? [] : [`  ${fetchedCount} blob(s) fetched (${formatSize(fetchedBytes)})`]),
       ...remoteLine,
       'Done.',

@@ -7,6 +7,7 @@ import { isConflictTag } from '../../store/transfer/merge-tags.ts';
 import type { PushEvent } from '../../store/transfer/push.ts';
 import { defineCommand } from '../command.ts';
 import { noCheckpoints, storeOf } from '../open-store.ts';
+import { reportAttachment } from '../report-attachment.ts';
 import { chooseRemote, during, rememberRemote } from '../remote-of.ts';
 import { formatSize } from '../terminal.ts';
 import { TransferProgress } from '../transfer-progress.ts';
@@ -18,7 +19,8 @@ export const push = defineCommand({
   fetches: true,
   details:
     'Sends what the registry does not have, and goes on where an earlier push broke. A tag that points at a checkpoint which\n' +
-    'ours did not come from is left alone, and nothing is sent: --force moves it. Undo slots stay here.',
+    'ours did not come from is left alone, and nothing is sent: --force moves it. Undo slots stay here. What is attached\n' +
+    'to these checkpoints goes with them.',
   args: { min: 0, max: 1 },
   options: {
     tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' },
@@ -44,7 +46,12 @@ export const push = defineCommand({
         onEvent: (event) => show(event, progress),
         onWait: () => ctx.note('waiting for a garbage collection...'),
       });
-      return { remote: shown, remembered: await rememberRemote(chosen), ...result };
+      return {
+        remote: shown,
+        remembered: await rememberRemote(chosen),
+        ...result,
+        attachments: result.attachments.map(reportAttachment),
+      };
     } catch (error) {
       throw during('push failed', error);
     } finally {
@@ -52,16 +59,17 @@ export const push = defineCommand({
     }
   },
 
-  render({ remote, remembered, tags, sentCount, sentBytes, thereCount }) {
+  render({ remote, remembered, tags, attachments, sentCount, sentBytes, thereCount }) {
     const rows = tags.map(({ tag, digest, outcome }) => {
       const what = outcome === 'same' ? 'unchanged' : 'pushed';
       return `  ${what} ${tag} (${shortDigest(digest)})`;
     });
     const blobs = `  ${sentCount} blob(s) sent (${formatSize(sentBytes)}), ${thereCount} were there`;
-    const hasMoved = tags.some(({ outcome }) => outcome !== 'same');
+    const hasMoved = attachments.length > 0 || tags.some(({ outcome }) => outcome !== 'same');
     return [
       `Pushing to ${remote}...`,
       ...rows,
+      ...(attachments.length === 0 ? [] : [`  pushed ${attachments.length} attachment(s)`]),
       ...(hasMoved ? [blobs] : []),
       ...(remembered ? [`Remote: ${remote}`] : []),
       'Done.',

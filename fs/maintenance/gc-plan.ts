@@ -1,9 +1,10 @@
 import type { Digest } from '../../store/digest.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import { readAttachments } from '../../store/find-attachments.ts';
 import type { Layout } from '../../store/layout.ts';
 import { KEYS, type Descriptor } from '../../store/manifest.ts';
-import { markReachable, readManifest, type Reachable } from '../../store/reachable.ts';
+import { blobsOf, markReachable, readManifest, type Reachable } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
 import { findHalfWrittenConfigs, findLeftovers, findOrphanForks, type Leftover } from './leftovers.ts';
 import { isUndoTag } from '../workspace/heads.ts';
@@ -63,8 +64,11 @@ export async function planGc(store: Store, options: GcPlanOptions): Promise<GcPl
   const used = inUse(roots, options.heads);
   const dropped = own === undefined ? [] : await judge(store, own, used, options);
   const judged = { roots, used, dropped };
-  const reachable = await markReachable(store.blobs, rootManifests(judged));
+  const manifests = rootManifests(judged);
+  const reachable = await markReachable(store.blobs, manifests);
   const damaged = refuseDamaged(reachable, judged, options.dropDamaged);
+  const subjects = [...manifests].filter((digest) => reachable.blobs.has(digest));
+  await addAttachments(store, { roots, subjects, alive: reachable.blobs, isGivenUp: options.dropDamaged });
   await addBases(store, reachable.blobs, options.dropDamaged);
   const isRemoved = removalOf(judged, reachable, damaged);
   const layouts = roots.layouts;
@@ -216,6 +220,34 @@ function describeDamaged(roots: StoreRoots, damaged: ReadonlySet<Digest>): Delet
 }
 
 /**
+ * What is attached to a manifest that stays, stays, and what is attached to that; with its subject it goes. It keeps nothing itself.
+ * One that cannot be read may be attached to anything, and hold any blob.
+ */
+async function addAttachments(
+  store: Store,
+  {
+    roots: { layouts },
+    subjects,
+    alive,
+    isGivenUp,
+  }: { roots: StoreRoots; subjects: readonly Digest[]; alive: Set<Digest>; isGivenUp: boolean },
+): Promise<void> {
+  const entries = layouts.flatMap((own) => own.entries).filter(({ digest }) => !alive.has(digest));
+  const { attachments, unreadable } = await readAttachments(store.blobs, entries);
+  for (const { digest = '', error } of unreadable)
+    if (!isGivenUp) throw unknownNeeds(`attachment ${shortDigest(digest)}`, error);
+  const kept = new Set(subjects);
+  for (let before = -1; kept.size > before;) {
+    before = kept.size;
+    for (const { digest, subject } of attachments) if (kept.has(subject)) kept.add(digest);
+  }
+  for (const { digest, manifest } of attachments) {
+    if (!kept.has(digest)) continue;
+    for (const blob of [digest, ...blobsOf(manifest)]) alive.add(blob);
+  }
+}
+
+/**
  * What thin blobs take bytes from stays with them, whether a manifest names it or not. Usually one does: the bases of a layer
  * are layers below it. So there is next to nothing to be gained by making such blobs whole here, and nothing can go wrong.
  */
@@ -256,7 +288,7 @@ function refusal(error: unknown): unknown {
 
 function unknownNeeds(label: string, error: BentoError): BentoError {
   return new BentoError(error.code, `nothing was deleted: what ${label} needs is not known: ${error.message}`, {
-    hint: '`bento verify --repair` looks for another copy; `bento gc --drop-damaged` gives the checkpoint up',
+    hint: '`bento verify --repair` looks for another copy; `bento gc --drop-damaged` gives it up',
     cause: error,
   });
 }

@@ -7,8 +7,10 @@ import { layerNumber, reindexLayer, type LayerToIndex } from '../../index/layer-
 import { toText } from '../../store/byte-string.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
-import type { Digest } from '../../store/digest.ts';
+import { readAttachment } from '../../store/attachment.ts';
+import { shortDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import { findAttachments } from '../../store/find-attachments.ts';
 import { readManifest } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
 import { unpackedLayerPath } from '../contents/content-reader.ts';
@@ -28,6 +30,7 @@ export type DamageKind =
   | 'toc'
   | 'content'
   | 'diff-id'
+  | 'attachment'
   | 'archive'
   | 'cache' // the unpacked copy of a layer
   | 'index'
@@ -126,6 +129,7 @@ class Verifier {
     const wanted = only === undefined ? await this.#findCheckpoints() : new Map(only.map((c) => [c.digest, c.label]));
     const checkpoints: Checkpoint[] = [];
     for (const [digest, label] of wanted) checkpoints.push(...(await this.#checkCheckpoint(digest, label)));
+    await this.#checkAttachments(wanted);
     await this.#openIndex();
     await this.#checkLayers();
     for (const checkpoint of checkpoints) this.#checkTree(checkpoint, wanted.get(checkpoint.digest) ?? '');
@@ -186,6 +190,24 @@ class Verifier {
     }
   }
 
+  /** What is attached to these checkpoints: bytes that have their digest, whatever they are. */
+  async #checkAttachments(wanted: ReadonlyMap<Digest, string>): Promise<void> {
+    const { attachments, unreadable } = await findAttachments(this.#store);
+    for (const { digest } of unreadable) {
+      if (digest === undefined || this.#options.only !== undefined) continue; // the list of a workspace is told of already
+      if (!(await this.#checkBlob('attachment', { digest, where: 'an attachment' }, []))) continue;
+      const repaired = await readAttachment(this.#store.blobs, digest);
+      if (repaired !== undefined) attachments.push(repaired);
+    }
+    for (const { digest, subject, files, manifest } of attachments) {
+      const label = wanted.get(subject);
+      if (label === undefined) continue; // of a checkpoint that nobody names: the next gc takes both
+      const where = `attachment ${files[0]?.title ?? shortDigest(digest)}`;
+      for (const blob of [{ digest }, manifest.config, ...manifest.layers])
+        await this.#checkBlob('attachment', { ...blob, where }, [label]);
+    }
+  }
+
   /** Without its config a checkpoint cannot be opened, but its layers may be whole all the same. */
   async #needByManifest(digest: Digest, label: string): Promise<void> {
     for (const [i, descriptor] of (await readManifest(this.#store.blobs, digest)).layers.entries()) {
@@ -215,7 +237,7 @@ class Verifier {
 
   /** @returns whether the blob is whole, or is now */
   async #checkBlob(
-    kind: 'manifest' | 'config' | 'layer',
+    kind: 'manifest' | 'config' | 'layer' | 'attachment',
     { digest, size, where }: { digest: Digest; size?: number; where: string },
     affects: string[],
   ): Promise<boolean> {

@@ -6,7 +6,7 @@ import { BlobReader } from './blob-reader.ts';
 import { uploadBlob } from './blob-upload.ts';
 import { headerOf, type HttpAnswer, type HttpRequest } from './exchange.ts';
 import type { Host, HostRequest } from './host.ts';
-import { parseReferrers } from './referrers.ts';
+import { fallbackTag, parseReferrers } from './referrers.ts';
 import { pagesOf, parseTags } from './pages.ts';
 import { REFERRER_COUNT_MAX, TAG_COUNT_MAX } from './limits.ts';
 import type {
@@ -31,6 +31,8 @@ export class HttpRepository implements Repository {
   readonly #path: string;
   readonly #host: Host;
   readonly #blobs: BlobReader;
+  /** Until it says otherwise; then the fallback tags are asked for at once. */
+  #hasReferrers = true;
 
   /** @param path - of the repository, as the registry knows it */
   constructor(name: RepositoryName, path: string, host: Host) {
@@ -89,6 +91,17 @@ export class HttpRepository implements Repository {
     });
   }
 
+  async deleteManifest(digest: Digest, options?: ReadOptions): Promise<boolean> {
+    const what = `deleting ${this.#named(digest)}`;
+    const url = this.#url(`manifests/${digest}`);
+    const request: HostRequest = { method: 'DELETE', url, scopes: [`repository:${this.#path}:delete`] };
+    return await this.#host.ask(request, { options, what }, async (answer) => {
+      if (answer.status === 404) return false;
+      await expectStatus(answer, [200, 202, 204], what);
+      return true;
+    });
+  }
+
   async tags(options?: ReadOptions): Promise<string[]> {
     const what = `listing the tags of ${this.#shown}`;
     const tags: string[] = [];
@@ -138,24 +151,27 @@ export class HttpRepository implements Repository {
   }
 
   async referrers(digest: Digest, artifactType?: string, options?: ReadOptions): Promise<Descriptor[]> {
+    if (!this.#hasReferrers) return await this.#fallbackReferrers(digest, artifactType, options);
     const what = `listing what refers to ${this.#named(digest)}`;
     const url = this.#url(`referrers/${digest}`);
     if (artifactType !== undefined) url.searchParams.set('artifactType', artifactType);
     const headers = { accept: MEDIA_TYPES.index };
     const found: Descriptor[] = [];
     let isKept = false;
-    for await (const page of pagesOf(this.#host, { url, headers, scopes: this.#reading, what }, options)) {
+    const request = { url, headers, scopes: this.#reading, what, isAbsent: knowsNoReferrers };
+    for await (const page of pagesOf(this.#host, request, options)) {
       isKept = true;
       for (const one of parseReferrers(page, artifactType, this.#named(digest))) found.push(one);
       if (found.length > REFERRER_COUNT_MAX)
         throw invalid(`more than ${REFERRER_COUNT_MAX} refer to ${this.#named(digest)}`);
     }
+    this.#hasReferrers = isKept;
     return isKept ? found : await this.#fallbackReferrers(digest, artifactType, options);
   }
 
   /** @see OCI distribution-spec v1.1, "Unavailable Referrers API" */
   async #fallbackReferrers(digest: Digest, artifactType?: string, options?: ReadOptions): Promise<Descriptor[]> {
-    const tag = digest.replace(':', '-');
+    const tag = fallbackTag(digest);
     const index = await this.getManifest(tag, options);
     if (index === undefined) return [];
     if (index.descriptor.mediaType !== MEDIA_TYPES.index) throw invalid(`${this.#named(tag)} is not an index`);
@@ -201,6 +217,13 @@ export class HttpRepository implements Repository {
   get #writing(): string[] {
     return [`repository:${this.#path}:pull,push`];
   }
+}
+
+/** 404 is what the specification says; others do not know the way, or show a page for people. */
+function knowsNoReferrers(answer: HttpAnswer): boolean {
+  if (answer.status !== 200) return answer.status === 404 || answer.status === 405;
+  const type = headerOf(answer, 'content-type')?.split(';')[0]?.trim().toLowerCase();
+  return type === 'text/html';
 }
 
 function toldDescriptor(answer: HttpAnswer): Descriptor | undefined {

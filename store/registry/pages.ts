@@ -2,7 +2,7 @@ import { BentoError } from '../errors.ts';
 import { parseObject } from '../manifest.ts';
 import { isTag } from '../ref.ts';
 import { expectStatus, readBody } from './answers.ts';
-import { headerOf } from './exchange.ts';
+import { headerOf, type HttpAnswer } from './exchange.ts';
 import type { Host } from './host.ts';
 import { PAGE_BYTES_MAX, PAGE_COUNT_MAX } from './limits.ts';
 import type { ReadOptions } from './repository.ts';
@@ -12,6 +12,8 @@ export interface PagesRequest {
   headers?: Record<string, string>;
   scopes: readonly string[];
   what: string;
+  /** Whether the first answer means that there is no such list; default: 404. */
+  isAbsent?: (answer: HttpAnswer) => boolean;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface PagesRequest {
  */
 export async function* pagesOf(
   host: Host,
-  { url: first, headers, scopes, what }: PagesRequest,
+  { url: first, headers, scopes, what, isAbsent = ({ status }) => status === 404 }: PagesRequest,
   options?: ReadOptions,
 ): AsyncGenerator<Buffer, void, undefined> {
   const seen = new Set<string>();
@@ -33,7 +35,7 @@ export async function* pagesOf(
     const asked: URL = url;
     const request = { method: 'GET', url: asked, scopes, ...(headers !== undefined && { headers }) } as const;
     const page = await host.ask(request, { options, what }, async (answer) => {
-      if (answer.status === 404 && seen.size === 1) return undefined;
+      if (seen.size === 1 && isAbsent(answer)) return undefined;
       await expectStatus(answer, [200], what);
       const next = nextPage(headerOf(answer, 'link'), asked);
       return { bytes: await readBody(answer, PAGE_BYTES_MAX, `a page of ${what}`), next };

@@ -97,6 +97,9 @@ export interface Repository {
     options?: UploadOptions,
   ): Promise<Uploaded>;
 
+  /** @returns whether there was one. The tags that point at it go with it. */
+  deleteManifest(digest: Digest, options?: ReadOptions): Promise<boolean>;
+
   /** What refers to a manifest: by the API, else by the fallback tag `sha256-<hex>`; empty when nothing does. */
   referrers(digest: Digest, artifactType?: string, options?: ReadOptions): Promise<Descriptor[]>;
 }

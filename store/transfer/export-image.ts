@@ -1,6 +1,7 @@
 import { lstat, mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
+import { entryOf, type Attachment } from '../attachment.ts';
 import { notStored } from '../blob-file.ts';
 import type { BlobPool } from '../blobs.ts';
 import type { Checkpoint } from '../checkpoint.ts';
@@ -24,6 +25,8 @@ export interface ImageToExport {
 }
 
 export interface ExportOptions {
+  /** What is attached to the checkpoints, and goes with them. */
+  attachments?: readonly Attachment[];
   onEvent?: (event: { bytesDone: number; bytesTotal: number }) => void;
 }
 
@@ -55,13 +58,14 @@ export async function exportImages(
   { place, options = {} }: { place: ImagePlace; options?: ExportOptions },
 ): Promise<ExportResult> {
   const kind = await kindOf(place);
-  const blobs = await blobsOf(pool, images);
+  const { attachments = [] } = options;
+  const blobs = await blobsOf(pool, [...images.map(({ checkpoint }) => checkpoint), ...attachments]);
   const progress = progressOf(blobs, options);
   try {
     const written =
       kind === 'folder'
-        ? await writeFolder(pool, { path: place.path, images, blobs, progress })
-        : await writeArchive(pool, { path: place.path, images, blobs, progress });
+        ? await writeFolder(pool, { path: place.path, images, attachments, blobs, progress })
+        : await writeArchive(pool, { path: place.path, images, attachments, blobs, progress });
     return { path: place.path, kind, blobCount: blobs.length, writtenBytes: written };
   } catch (error) {
     throw describeSystemError(error, `writing ${place.path}`);
@@ -71,6 +75,7 @@ export async function exportImages(
 interface Output {
   path: string;
   images: readonly ImageToExport[];
+  attachments: readonly Attachment[];
   blobs: readonly BlobToWrite[];
   progress: (bytes: number) => void;
 }
@@ -108,11 +113,13 @@ async function kindOf({ path, kind }: ImagePlace): Promise<'folder' | 'archive'>
   return wanted;
 }
 
-/** Every blob that the images need, once, in the order of its digest. */
-async function blobsOf(pool: BlobPool, images: readonly ImageToExport[]): Promise<BlobToWrite[]> {
+/** Every blob that these manifests need, once, in the order of its digest. */
+async function blobsOf(
+  pool: BlobPool,
+  manifests: readonly Pick<Checkpoint, 'digest' | 'size' | 'manifest'>[],
+): Promise<BlobToWrite[]> {
   const sizes = new Map<Digest, number>();
-  for (const { checkpoint } of images) {
-    const { digest, size, manifest } = checkpoint;
+  for (const { digest, size, manifest } of manifests) {
     for (const blob of [{ digest, size }, manifest.config, ...manifest.layers]) sizes.set(blob.digest, blob.size);
   }
   for (const [digest, size] of sizes) {
@@ -127,11 +134,15 @@ async function blobsOf(pool: BlobPool, images: readonly ImageToExport[]): Promis
 }
 
 /** Entries of `index.json`: what was listed before, but for tags that move, and the new ones. */
-function listImages(before: readonly unknown[], images: readonly ImageToExport[]): unknown[] {
+function listImages(
+  before: readonly unknown[],
+  { images, attachments }: Pick<Output, 'images' | 'attachments'>,
+): unknown[] {
   const isReplaced = (value: unknown): boolean => {
     const annotations = isObject(value) && isObject(value['annotations']) ? value['annotations'] : {};
     const name = annotations[KEYS.refName];
     const digest = isObject(value) ? value['digest'] : undefined;
+    if (name === undefined && attachments.some((one) => one.digest === digest)) return true;
     return images.some(({ tag, checkpoint }) => (name === undefined ? digest === checkpoint.digest : name === tag));
   };
   const added = images.map(({ tag, checkpoint: { digest, size, manifest } }) => ({
@@ -140,14 +151,14 @@ function listImages(before: readonly unknown[], images: readonly ImageToExport[]
     size,
     ...(tag !== undefined && { annotations: { [KEYS.refName]: tag } }),
   }));
-  return [...before.filter((value) => !isReplaced(value)), ...added];
+  return [...before.filter((value) => !isReplaced(value)), ...added, ...attachments.map(entryOf)];
 }
 
 function encodeIndex(manifests: readonly unknown[], rest: Record<string, unknown> = {}): string {
   return JSON.stringify({ ...rest, schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests });
 }
 
-async function writeFolder(pool: BlobPool, { path, images, blobs, progress }: Output): Promise<number> {
+async function writeFolder(pool: BlobPool, { path, blobs, progress, ...listed }: Output): Promise<number> {
   const index = await prepareFolder(path);
   const dir = join(path, BLOBS_DIR);
   await mkdir(dir, { recursive: true });
@@ -155,7 +166,7 @@ async function writeFolder(pool: BlobPool, { path, images, blobs, progress }: Ou
   for (const blob of blobs) writtenBytes += await writeBlobFile(pool, blob, { dir, progress });
   for (const changed of [dir, dirname(dir), path, dirname(path)]) await syncDir(changed);
   const before = Array.isArray(index['manifests']) ? index['manifests'] : [];
-  await writeFileDurably(join(path, 'index.json'), encodeIndex(listImages(before, images), index));
+  await writeFileDurably(join(path, 'index.json'), encodeIndex(listImages(before, listed), index));
   return writtenBytes;
 }
 
@@ -232,7 +243,7 @@ async function writeNewFile(path: string, write: (handle: FileHandle) => Promise
 }
 
 /** Sorted, without times and owners: the same images make the same archive. */
-async function writeArchive(pool: BlobPool, { path, images, blobs, progress }: Output): Promise<number> {
+async function writeArchive(pool: BlobPool, { path, blobs, progress, ...listed }: Output): Promise<number> {
   await mkdir(dirname(path), { recursive: true });
   await writeNewFile(path, async (handle) => {
     for (const dir of ['blobs', BLOBS_DIR]) await handle.writeFile(headerOf(dir, undefined));
@@ -244,7 +255,7 @@ async function writeArchive(pool: BlobPool, { path, images, blobs, progress }: O
       }
       await handle.writeFile(Buffer.alloc(paddingOf(size)));
     }
-    await handle.writeFile(smallMember('index.json', encodeIndex(listImages([], images))));
+    await handle.writeFile(smallMember('index.json', encodeIndex(listImages([], listed))));
     await handle.writeFile(smallMember('oci-layout', OCI_LAYOUT));
     await handle.writeFile(TAR_END);
   });

@@ -2,11 +2,13 @@ import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 
+import { ATTACHMENT_COUNT_MAX } from '../attachment.ts';
 import { shareBlobs } from '../blob-lock.ts';
 import { BlobIngest } from '../blob-ingest.ts';
 import { loadCheckpoint, type Checkpoint } from '../checkpoint.ts';
 import { hexOf, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
+import { listAttachments } from '../find-attachments.ts';
 import { TAR_BYTES_MAX } from '../layers/tar-input.ts';
 import type { Layout } from '../layout.ts';
 import { isStoreName, type Store } from '../store.ts';
@@ -14,12 +16,16 @@ import { listDockerImages, readDockerImage } from './docker-archive.ts';
 import { parseImagePlace, type ImagePlace } from './image-place.ts';
 import { openImageSource, type ImageSource } from './image-source.ts';
 import {
+  blobFile,
   damagedIn,
   isOciLayout,
   listOciImages,
   missingIn,
+  readOciAttachment,
   readOciImage,
   wrongSize,
+  type ListedImage,
+  type SourceAttachment,
   type SourceImage,
 } from './source-image.ts';
 
@@ -44,6 +50,8 @@ export interface ImportedImage {
   layerCount: number;
   /** Bytes of blobs that the store did not have. */
   addedBytes: number;
+  /** What came along that is attached to it. */
+  attachmentCount: number;
   /** What the tag named before, if something else. */
   moved: Digest | null;
 }
@@ -62,6 +70,7 @@ interface Accepted {
   layout: Layout;
   tag: string;
   addedBytes: number;
+  attachments: SourceAttachment[];
 }
 
 /**
@@ -97,21 +106,45 @@ interface ImportContext {
 
 async function importFrom(source: ImageSource, context: ImportContext): Promise<ImportedImage[]> {
   const { place, options } = context;
-  const listed = await listImages(source);
+  const { images: listed, attachments } = await listImages(source);
   const chosen = chooseImages(listed, place, options);
   const accepted: Accepted[] = [];
   for (const { tag, read } of chosen) accepted.push(await acceptImage(tag, await read(), context));
+  for (const item of accepted) item.attachments = await attachedTo(item.manifest.digest, attachments, source);
   assertDistinctTags(accepted, source);
   const progress = { bytesDone: 0 };
   for (const item of accepted) {
-    for (const layer of item.layers) {
+    for (const layer of [...item.layers, ...item.attachments.flatMap(blobsOf)]) {
       item.addedBytes += await ingestLayer(source, layer, { store: context.store, options, progress });
     }
   }
-  for (const { layout } of accepted) await layout.ensure();
+  for (const { layout, attachments: own } of accepted) {
+    await layout.ensure();
+    for (const { bytes } of own) await context.store.blobs.put(bytes);
+  }
   const imported: ImportedImage[] = [];
   for (const item of accepted) imported.push(await tagImage(item, options));
   return imported;
+}
+
+/** Read again: of a thousand manifests, no more is kept in memory than what they are attached to. */
+async function attachedTo(
+  subject: Digest,
+  listed: readonly ListedAttachment[],
+  source: ImageSource,
+): Promise<SourceAttachment[]> {
+  const own = listed.filter((one) => one.subject === subject);
+  if (own.length > ATTACHMENT_COUNT_MAX) {
+    const what = `${source.path} has ${own.length} manifests attached to ${subject}, limit ${ATTACHMENT_COUNT_MAX}`;
+    throw new BentoError('FORMAT_INVALID', what);
+  }
+  const attachments: SourceAttachment[] = [];
+  for (const { entry } of own) attachments.push(...[(await readOciAttachment(source, entry)) ?? []].flat());
+  return attachments;
+}
+
+function blobsOf({ attachment: { manifest } }: SourceAttachment): LayerToTake[] {
+  return [manifest.config, ...manifest.layers].map(({ digest, size }) => ({ digest, size, file: blobFile(digest) }));
 }
 
 /** An image of a source that nobody has read yet. */
@@ -120,11 +153,25 @@ interface Candidate {
   read: () => Promise<SourceImage>;
 }
 
-async function listImages(source: ImageSource): Promise<Candidate[]> {
-  if (await isOciLayout(source)) {
-    const listed = await listOciImages(source);
-    return listed.map((entry) => ({ tag: entry.tag, read: async () => await readOciImage(source, entry) }));
+/** What a source lists that is attached to something. */
+interface ListedAttachment {
+  entry: ListedImage;
+  subject: Digest;
+}
+
+async function listImages(source: ImageSource): Promise<{ images: Candidate[]; attachments: ListedAttachment[] }> {
+  if (!(await isOciLayout(source))) return { images: await listDocker(source), attachments: [] };
+  const attachments: ListedAttachment[] = [];
+  const images: Candidate[] = [];
+  for (const entry of await listOciImages(source)) {
+    const attached = await readOciAttachment(source, entry);
+    if (attached !== undefined) attachments.push({ entry, subject: attached.attachment.subject });
+    else images.push({ tag: entry.tag, read: async () => await readOciImage(source, entry) });
   }
+  return { images, attachments };
+}
+
+async function listDocker(source: ImageSource): Promise<Candidate[]> {
   const images = await listDockerImages(source);
   if (images === undefined) {
     throw new BentoError('FORMAT_INVALID', `${source.path} holds no image: neither oci-layout nor manifest.json`, {
@@ -181,7 +228,7 @@ async function acceptImage(tag: string, image: SourceImage, context: ImportConte
     size: descriptor.size,
     file,
   }));
-  const accepted = { manifest, layers, layout, tag, addedBytes: 0 };
+  const accepted = { manifest, layers, layout, tag, addedBytes: 0, attachments: [] };
   await findDisplaced(accepted, options); // before anything large is read
   return accepted;
 }
@@ -226,11 +273,16 @@ async function findDisplaced({ layout, tag, manifest }: Accepted, options: Impor
 }
 
 async function tagImage(item: Accepted, options: ImportOptions): Promise<ImportedImage> {
-  const { layout, tag, manifest, layers, addedBytes } = item;
+  const { layout, tag, manifest, layers, addedBytes, attachments } = item;
   using _saves = await layout.lockSaves(options.onWait); // no save may move the tag between the look and the step
   const moved = await findDisplaced(item, options);
   await layout.setTags([tag], manifest);
-  return { store: layout.id, tag, digest: manifest.digest, layerCount: layers.length, addedBytes, moved };
+  await listAttachments(
+    layout,
+    attachments.map(({ attachment }) => attachment),
+  );
+  const counts = { layerCount: layers.length, attachmentCount: attachments.length };
+  return { store: layout.id, tag, digest: manifest.digest, ...counts, addedBytes, moved };
 }
 
 interface IngestContext {

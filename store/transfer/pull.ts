@@ -1,3 +1,4 @@
+import type { Attachment } from '../attachment.ts';
 import { shareBlobs } from '../blob-lock.ts';
 import type { BlobPool } from '../blobs.ts';
 import { loadCheckpoint, type Checkpoint } from '../checkpoint.ts';
@@ -20,6 +21,8 @@ import { fetchBlob } from './fetch-blob.ts';
 import { inParallel } from './in-parallel.ts';
 import { Lineage } from './lineage.ts';
 import { mergeTags, type PulledTag, type RemoteTag } from './merge-tags.ts';
+import { pullAttachments } from './pull-attachments.ts';
+import type { SkippedReferrer } from './remote-attachments.ts';
 
 /** A repository with more tags is not one of checkpoints. */
 export const TAG_COUNT_MAX = 10_000;
@@ -33,7 +36,7 @@ const NEVER_PULLED = /^(?:head|undo|sha256-[0-9a-f]{64}.*)$/;
 
 /** How far a pull is. */
 export type PullEvent =
-  /** All manifests are known: so much has to be fetched. */
+  /** So much has to be fetched: told when all manifests are known, and again for each file that is attached to one. */
   | { kind: 'planned'; blobCount: number; sizeBytes: number }
   /** `doneBytes` counts what an earlier, broken pull left; `outcome` comes last. */
   | {
@@ -65,6 +68,9 @@ export interface SkippedTag {
 export interface PullResult {
   tags: PulledTag[];
   skipped: SkippedTag[];
+  /** What came that is attached to these checkpoints, and what of it was left where it is. */
+  attachments: Attachment[];
+  skippedReferrers: SkippedReferrer[];
   fetchedCount: number;
   /** What came over the network. */
   fetchedBytes: number;
@@ -86,7 +92,8 @@ interface WantedBlob {
 
 /**
  * Pulls tags of a repository into a workspace's layout. Only blobs that the store does not have are fetched, and each is
- * verified; a tag is set when everything that it needs is there. Ours are never lost: see `PulledTag`.
+ * verified; a tag is set when everything that it needs is there. Ours are never lost: see `PulledTag`. What is attached to
+ * the checkpoints comes after them, and one attachment that is wrong costs none of them.
  *
  * @throws BentoError REMOTE_NOT_FOUND when the reference is not there; FORMAT_INVALID or FORMAT_UNSUPPORTED when it is no
  *   checkpoint; REMOTE_INVALID for wrong bytes; those of `Repository`
@@ -99,7 +106,8 @@ export async function pullTags(
   using _blobs = await shareBlobs(store.root, options.onWait);
   const work: Work = { ...options, repository };
   const tags = await listTags(work);
-  if (tags.length === 0) return { tags: [], skipped: [], fetchedCount: 0, fetchedBytes: 0 };
+  if (tags.length === 0)
+    return { tags: [], skipped: [], attachments: [], skippedReferrers: [], fetchedCount: 0, fetchedBytes: 0 };
   await layout.ensure();
   using _stored = await shareBlobs(store.root, options.onWait); // the first took nothing where there was no store yet
   const skipped: SkippedTag[] = [];
@@ -111,7 +119,21 @@ export async function pullTags(
   const whole = await storeManifests(store.blobs, found, { work, skipped });
   const lineage = new Lineage(store.blobs, repository, signalOf(work));
   const merged = await mergeTags(layout, whole, { lineage, onWait: options.onWait });
-  return { tags: inOrder(merged, tags), skipped, fetchedCount: blobs.length, fetchedBytes };
+  const subjects = new Set(whole.map(({ digest }) => digest));
+  const { signal, onEvent } = options;
+  const attached = await pullAttachments({ store, layout }, repository, {
+    subjects,
+    signal,
+    ...(onEvent && { onEvent }),
+  });
+  return {
+    tags: inOrder(merged, tags),
+    skipped,
+    attachments: attached.attachments,
+    skippedReferrers: attached.skipped,
+    fetchedCount: blobs.length + attached.fetchedCount,
+    fetchedBytes: fetchedBytes + attached.fetchedBytes,
+  };
 }
 
 /**

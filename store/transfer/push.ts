@@ -1,3 +1,4 @@
+import type { Attachment } from '../attachment.ts';
 import { shareBlobs } from '../blob-lock.ts';
 import type { BlobPool } from '../blobs.ts';
 import { missingBlob } from '../blob-file.ts';
@@ -10,6 +11,7 @@ import type { Repository, Uploaded } from '../registry/repository.ts';
 import type { Store } from '../store.ts';
 import { inParallel } from './in-parallel.ts';
 import { isSaved, Lineage } from './lineage.ts';
+import { missingAttachments, pushAttachments } from './push-attachments.ts';
 
 /** How far a push is. */
 export type PushEvent =
@@ -46,6 +48,8 @@ export interface PushOptions {
 
 export interface PushResult {
   tags: PushedTag[];
+  /** Attachments of these checkpoints that the registry did not list. */
+  attachments: Attachment[];
   /** Blobs that cost bytes, and those bytes. */
   sentCount: number;
   sentBytes: number;
@@ -68,7 +72,7 @@ interface PlannedBlob {
 }
 
 /**
- * Pushes tags of a workspace. Nothing is sent before all of them were checked, and a tag is set only when everything that it
+ * Pushes tags of a workspace, and what is attached to what they name. Nothing is sent before all of them were checked, and a tag is set only when everything that it
  * needs is there: whatever breaks leaves the repository as whole as it was, and the next push goes on.
  *
  * @throws BentoError DIVERGED naming the tag; REF_NOT_FOUND, BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID of what is here;
@@ -81,10 +85,10 @@ export async function pushTags(
 ): Promise<PushResult> {
   using _blobs = await shareBlobs(store.root, options.onWait);
   const plans = await planTags(store.blobs, layout, { repository, ...options });
-  const blobs = await planBlobs(
-    store.blobs,
-    plans.filter(({ outcome }) => outcome !== 'same'),
-  );
+  const subjects = new Set(plans.map(({ digest }) => digest));
+  const attached = await missingAttachments(store, repository, { subjects, signal: options.signal });
+  const attachments = attached.map(({ attachment }) => attachment);
+  const blobs = await planBlobs(store.blobs, [...plans.filter(({ outcome }) => outcome !== 'same'), ...attachments]);
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
   options.onEvent?.({ kind: 'planned', blobCount: blobs.length, sizeBytes });
   const sent = await sendBlobs(store.blobs, blobs, { repository, ...options });
@@ -93,7 +97,8 @@ export async function pushTags(
       await repository.putManifest(tag, { mediaType: manifest.mediaType, bytes }, signalOf(options));
     options.onEvent?.({ kind: 'tag', tag, digest, outcome });
   }
-  return { tags: plans.map(({ tag, digest, outcome }) => ({ tag, digest, outcome })), ...sent };
+  await pushAttachments(repository, attached, signalOf(options));
+  return { tags: plans.map(({ tag, digest, outcome }) => ({ tag, digest, outcome })), attachments, ...sent };
 }
 
 type Work = Omit<PushOptions, 'onWait'> & { repository: Repository };
@@ -126,7 +131,7 @@ async function readLocal(pool: BlobPool, digest: Digest): Promise<LocalManifest>
 }
 
 /** What the manifests need, each blob once. All of it is here: nothing is sent of a checkpoint that is not whole. */
-async function planBlobs(pool: BlobPool, plans: readonly Plan[]): Promise<PlannedBlob[]> {
+async function planBlobs(pool: BlobPool, plans: readonly { manifest: Manifest }[]): Promise<PlannedBlob[]> {
   const blobs = new Map<Digest, PlannedBlob>();
   for (const { manifest } of plans) {
     for (const descriptor of [manifest.config, ...manifest.layers]) {
@@ -154,7 +159,7 @@ async function sendBlobs(
   pool: BlobPool,
   blobs: readonly PlannedBlob[],
   { repository, signal: all, onEvent }: Work,
-): Promise<Omit<PushResult, 'tags'>> {
+): Promise<Omit<PushResult, 'tags' | 'attachments'>> {
   const result = { sentCount: 0, sentBytes: 0, thereCount: 0 };
   await inParallel(blobs, all, async (blob, signal) => {
     const tell = (sentBytes: number, outcome?: Uploaded): void => {

@@ -1,7 +1,9 @@
 import { arch } from 'node:process';
 
+import { parseAttachment, REFERRER_BYTES_MAX, type Attachment } from '../attachment.ts';
 import { digestOf, hexOf, shortDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
+import { mayBeAttachment } from '../find-attachments.ts';
 import {
   CONFIG_BYTES_MAX,
   isObject,
@@ -19,6 +21,8 @@ import { tagOfRefName } from './image-place.ts';
 
 /** How many images one source may list, and how many manifests one index. */
 export const IMAGE_COUNT_MAX = 1000;
+/** How many manifests a source may list, what is attached to its images included. */
+export const LISTED_COUNT_MAX = 20_000;
 /** An index may name an index; nobody goes deeper than two. */
 export const INDEX_DEPTH_MAX = 4;
 
@@ -58,7 +62,7 @@ export async function listOciImages(source: ImageSource): Promise<ListedImage[]>
   const what = `index.json in ${source.path}`;
   const bytes = await readSourceFile(source, 'index.json', MANIFEST_BYTES_MAX);
   if (bytes === undefined) throw new BentoError('FORMAT_INVALID', `${source.path} is a layout without index.json`);
-  return entriesOf(parseObject(bytes, what), what).map((value, at) => {
+  return entriesOf(parseObject(bytes, what), what, LISTED_COUNT_MAX).map((value, at) => {
     const descriptor = parseDescriptor(value, `${what}, manifest ${at}`);
     const name = descriptor.annotations?.[KEYS.refName];
     return { descriptor, tag: name === undefined ? undefined : tagOfRefName(name) };
@@ -79,6 +83,32 @@ export async function readOciImage(source: ImageSource, { tag, descriptor }: Lis
   return { tag, manifest, manifestBytes: bytes, configBytes, layers };
 }
 
+/** An attachment in a source, and the bytes of its manifest. */
+export interface SourceAttachment {
+  attachment: Attachment;
+  bytes: Buffer;
+}
+
+/**
+ * The attachment that an entry without a tag is.
+ *
+ * @returns undefined for anything else, and for what the source does not hold: nobody asked for it by name
+ */
+export async function readOciAttachment(
+  source: ImageSource,
+  { descriptor }: ListedImage,
+): Promise<SourceAttachment | undefined> {
+  if (!mayBeAttachment(descriptor) || descriptor.size > REFERRER_BYTES_MAX) return undefined;
+  try {
+    const bytes = await readBlobOf(source, descriptor, REFERRER_BYTES_MAX);
+    const attachment = parseAttachment(bytes, descriptor.digest);
+    return attachment && { attachment, bytes };
+  } catch (error) {
+    if (error instanceof BentoError) return undefined;
+    throw error;
+  }
+}
+
 async function readImageManifest(source: ImageSource, top: Descriptor): Promise<{ bytes: Buffer; what: string }> {
   let descriptor = top;
   for (let depth = 0; depth <= INDEX_DEPTH_MAX; depth++) {
@@ -97,11 +127,11 @@ async function readImageManifest(source: ImageSource, top: Descriptor): Promise<
   throw new BentoError('FORMAT_INVALID', `${top.digest} in ${source.path} is ${limit}`);
 }
 
-function entriesOf(json: Record<string, unknown>, what: string): unknown[] {
+function entriesOf(json: Record<string, unknown>, what: string, countMax = IMAGE_COUNT_MAX): unknown[] {
   const manifests = json['manifests'];
   if (!Array.isArray(manifests)) throw new BentoError('FORMAT_INVALID', `${what} lists no manifests`);
-  if (manifests.length <= IMAGE_COUNT_MAX) return manifests;
-  throw new BentoError('FORMAT_INVALID', `${what} lists ${manifests.length} manifests, limit ${IMAGE_COUNT_MAX}`);
+  if (manifests.length <= countMax) return manifests;
+  throw new BentoError('FORMAT_INVALID', `${what} lists ${manifests.length} manifests, limit ${countMax}`);
 }
 
 function choosePlatform(entries: readonly unknown[], what: string): Descriptor {

@@ -12,6 +12,7 @@ import { openInto } from '../../fs/workspace/open.ts';
 import { openCheckpoint } from '../../fs/workspace/workspace.ts';
 import { IndexDatabase } from '../../index/database.ts';
 import { hexOf, type Digest } from '../../store/digest.ts';
+import { attachmentsOf, findAttachments } from '../../store/find-attachments.ts';
 import { Store } from '../../store/store.ts';
 import type { Layout } from '../../store/layout.ts';
 import { headOf, readManifest, temporaryFiles, workspaceId } from '../fixtures/command-checks.ts';
@@ -35,6 +36,8 @@ export class CrashWorld {
   readonly random: Random;
   /** What each checkpoint has to hold. */
   readonly known = new Map<Digest, TreeFacts>();
+  /** What is attached, by its content, which is its title too. */
+  readonly attached: { content: string; to: Digest }[] = [];
   #changeCount = 0;
 
   private constructor(random: Random) {
@@ -119,6 +122,29 @@ export class CrashWorld {
     await this.assertHolds(this.head);
   }
 
+  /** A new file, and the command that attaches it to the head. */
+  attachable(): { content: string; args: string[] } {
+    const content = `attached ${this.#changeCount++}`;
+    const file = path.join(this.sandbox.makeFolder('attached'), content);
+    writeFileSync(file, content);
+    return { content, args: ['attach', 'head', file, '--type', 'text/plain'] };
+  }
+
+  /** Of what is attached to the head. */
+  async attachedTitles(): Promise<string[]> {
+    const { attachments } = await attachmentsOf(new Store(this.sandbox.storePath), this.head);
+    return attachments.map(({ files }) => files[0]?.title ?? '').sort();
+  }
+
+  /** The head has what was attached to it, each file whole, and nothing else. */
+  async assertAttached(): Promise<void> {
+    const store = new Store(this.sandbox.storePath);
+    const expected = this.attached.filter(({ to }) => to === this.head).map(({ content }) => content);
+    assert.deepEqual(await this.attachedTitles(), expected.sort());
+    for (const { files } of (await attachmentsOf(store, this.head)).attachments)
+      for (const { title, digest } of files) assert.equal((await store.blobs.read({ digest }, 1000)).toString(), title);
+  }
+
   /** `bento verify` finds nothing. */
   async assertVerified(): Promise<void> {
     const result = await this.sandbox.bento(['verify', '--json']);
@@ -179,7 +205,7 @@ export class CrashWorld {
     const { storePath, workspace } = this.sandbox;
     assert.deepEqual([...temporaryFiles(storePath), ...temporaryFiles(workspace)], [], 'litter after gc');
     assert.equal(existsSync(path.join(workspace, STAGING)), false, 'staging folder after gc');
-    const needed = await this.#neededBlobs([...after.values(), this.head]);
+    const needed = await this.#neededBlobs([...after.values(), this.head, ...(await this.#attachments(after))]);
     const { blobs } = new Store(storePath);
     assert.deepEqual(
       (await blobs.list()).filter((digest) => !needed.has(digest)),
@@ -194,6 +220,13 @@ export class CrashWorld {
     );
     const alive = new Set([...after.values(), this.head]);
     for (const digest of this.known.keys()) if (!alive.has(digest)) this.known.delete(digest);
+  }
+
+  /** Manifests of what is attached to what is left. */
+  async #attachments(tags: ReadonlyMap<string, Digest>): Promise<Digest[]> {
+    const subjects = new Set([...tags.values(), this.head]);
+    const { attachments } = await findAttachments(new Store(this.sandbox.storePath));
+    return attachments.filter(({ subject }) => subjects.has(subject)).map(({ digest }) => digest);
   }
 
   async #neededBlobs(manifests: readonly Digest[]): Promise<Set<Digest>> {

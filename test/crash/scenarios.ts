@@ -16,6 +16,9 @@ export const SCENARIOS: readonly Scenario[] = [
   { name: 'save --flat', sameSteps: true, prepare: (world) => saving(world, ['--flat']) },
   { name: 'save of a changed large file', prepare: savingLarge },
   { name: 'tag', prepare: tagging },
+  { name: 'attach', prepare: attaching },
+  { name: 'attach rm', prepare: detaching },
+  { name: 'attach get', prepare: gettingAttached },
   { name: 'open in place', prepare: openingInPlace },
   { name: 'open into a new directory', prepare: openingNew },
   { name: 'gc', prepare: collecting },
@@ -88,6 +91,62 @@ async function tagging(world: CrashWorld): Promise<Attempt> {
   };
 }
 
+/** A file for the head, which is attached as a whole or not at all. */
+function attaching(world: CrashWorld): Attempt {
+  const { content, args } = world.attachable();
+  const before = world.attached.filter(({ to }) => to === world.head).length;
+  return {
+    args,
+    mayMove: () => false,
+    check: async ({ killed }) => {
+      const titles = await world.attachedTitles();
+      assert.ok(titles.length === before + 1 || (killed && titles.length === before), `attached: ${titles.join(', ')}`);
+    },
+    settle: async () => {
+      (await world.sandbox.bento(args)).ok(); // attached already, or now
+      world.attached.push({ content, to: world.head });
+      await world.assertAttached();
+    },
+  };
+}
+
+async function detaching(world: CrashWorld): Promise<Attempt> {
+  const { sandbox } = world;
+  const { content, args } = world.attachable();
+  (await sandbox.bento(args)).ok();
+  const remove = ['attach', 'rm', 'head', content];
+  return {
+    args: remove,
+    mayMove: () => false,
+    settle: async () => {
+      if ((await world.attachedTitles()).includes(content)) (await sandbox.bento(remove)).ok();
+      await world.assertAttached();
+    },
+  };
+}
+
+/** What is written is there as a whole or not at all. */
+async function gettingAttached(world: CrashWorld): Promise<Attempt> {
+  const { sandbox } = world;
+  const { content, args } = world.attachable();
+  (await sandbox.bento(args)).ok();
+  world.attached.push({ content, to: world.head });
+  const dir = sandbox.makeFolder('got');
+  const target = path.join(dir, 'file');
+  return {
+    args: ['attach', 'get', 'head', content, '-o', target],
+    mayMove: () => false,
+    check: ({ killed }) => {
+      assert.ok(existsSync(target) || killed);
+      if (existsSync(target)) assert.equal(readFileSync(target, 'utf8'), content);
+    },
+    settle: () => {
+      rmSync(dir, { recursive: true });
+      return Promise.resolve();
+    },
+  };
+}
+
 async function openingInPlace(world: CrashWorld): Promise<Attempt> {
   const { sandbox, random } = world;
   if (random.chance(0.5)) world.edit();
@@ -152,7 +211,8 @@ async function collecting(world: CrashWorld): Promise<Attempt> {
   world.change();
   await world.save(['--flat']);
   await world.assertCollects(1);
-  // From here on the same goes each time: base and delta of one title.
+  (await sandbox.bento(world.attachable().args)).ok();
+  // From here on the same goes each time: base and delta of one title, and what is attached to the first.
   for (const args of [[], ['--flat']]) {
     writeFileSync(path.join(sandbox.workspace, 'a.txt'), `to be collected ${world.random.below(1e6)}`);
     await world.save(args);

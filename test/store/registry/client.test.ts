@@ -321,3 +321,31 @@ test('referrers() reads the fallback tag where the registry has no such list, an
     [1],
   );
 });
+
+test('referrers() asks a registry without the API for it once, and takes a page for people for no list', async (t) => {
+  for (const answer of ['404', '405', 'html']) {
+    const { host, asked } = await serve(t, (request, response) => {
+      if (request.url?.includes('/referrers/') !== true) return void response.writeHead(404).end();
+      if (answer === 'html') return void response.setHeader('Content-Type', 'text/html').end('<html>');
+      response.writeHead(Number(answer)).end();
+    });
+    const { repository } = open(t, host);
+    for (const name of ['a', 'b']) t.deepEqual(await repository.referrers(digestOf(name)), []);
+    t.deepEqual(
+      asked.map(({ url }) => url.replace(/^.*\/me\/ws\//, '').split('/')[0]),
+      ['referrers', 'manifests', 'manifests'],
+      answer,
+    );
+  }
+});
+
+test('deleteManifest() deletes by the digest, and tells of one that is not there', async (t) => {
+  const { host, asked } = await serve(t, (_request, response, count) => {
+    response.writeHead([202, 404, 405][count - 1] ?? 500).end();
+  });
+  const { repository } = open(t, host);
+  t.true(await repository.deleteManifest(DIGEST));
+  t.false(await repository.deleteManifest(DIGEST));
+  t.is(await codeOf(t, repository.deleteManifest(DIGEST)), 'REMOTE_REFUSED');
+  t.deepEqual(asked[0]?.method, 'DELETE');
+});

@@ -1,5 +1,7 @@
 import { join } from 'node:path';
 
+import { attachFile, type AttachResult } from '../../../store/attach-file.ts';
+import { parseAttachmentType } from '../../../store/attachment.ts';
 import type { CheckpointLayer } from '../../../store/checkpoint.ts';
 import { storeCheckpoint } from '../../../store/checkpoint.ts';
 import { digestOf, type Digest } from '../../../store/digest.ts';
@@ -47,4 +49,23 @@ export async function saveCheckpoint(
 /** Tag -> digest. */
 export async function tagsOf({ layout }: Machine): Promise<Record<string, Digest>> {
   return Object.fromEntries([...(await layout.tags())].map(([tag, { digest }]) => [tag, digest]));
+}
+
+/** Attaches a file of this content to a checkpoint. */
+export async function attachTo(
+  machine: Machine,
+  subject: Saved,
+  { content = 'ok', title = 'results.json', type = 'test-results' } = {},
+): Promise<AttachResult> {
+  return await attachFile(machine, pieces(Buffer.from(content)), {
+    subject: { mediaType: MEDIA_TYPES.manifest, ...subject },
+    type: parseAttachmentType(type),
+    title,
+    shown: title,
+    now: new Date('2026-03-10T12:00:00.123Z'),
+  });
+}
+
+export async function* pieces(...all: Uint8Array[]): AsyncGenerator<Uint8Array> {
+  for (const piece of all) yield await Promise.resolve(piece);
 }
