@@ -12,6 +12,7 @@ import type { CachedContent } from './cached-content.ts';
 import type { ContentCache } from './content-cache.ts';
 import { damagedLayer, layerFile, openLayer, pathOf, type OpenLayer } from './content-reader.ts';
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
+import { ResumedLayers, resumedWeight } from './resumed-layers.ts';
 import { LargeFill, type FileToFill, type FillOutcome } from './large-fill.ts';
 import { WorkQueue, type Priority } from './work-queue.ts';
 
@@ -51,6 +52,7 @@ export class LargeReader {
     weightMax: INFLATED_BYTES_MAX,
     weigh: (bytes) => bytes.length,
   });
+  readonly #resumed = new ResumedLayers(this.#inflated);
   readonly #underWay = new Map<string, Promise<Buffer>>();
   readonly #fills = new Map<Digest, LargeFill>();
   readonly #checks = new Map<Digest, Promise<void>>();
@@ -278,12 +280,13 @@ export class LargeReader {
 
   #weigh(id: number, chunk: Chunk): number {
     const { packing } = layerFile(this.#store, this.#entries, numberOf(id));
-    return storedBytes(chunk, packing) + endOf(chunk);
+    return packing === 'resumed' ? resumedWeight(chunk) : storedBytes(chunk, packing) + endOf(chunk);
   }
 
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
     const layer = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
     try {
+      if (layer.packing === 'resumed') return await this.#resumed.readOrRemake(this.#store, layer, chunk);
       const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
       noteGarbage(chunk.blobBytes + bytes.length);
       return bytes;

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { partialDir } from '../../store/blob-paths.ts';
 import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
+import { resumeDir } from '../../store/layers/resume-points.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
 import { isAbandoned } from '../contents/cache-folder.ts';
 import { contentsDir } from '../contents/cached-content.ts';
-import { unpackedDir } from '../contents/content-reader.ts';
 import { isOwnForkFile } from '../mounts/fork-making.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
@@ -35,7 +35,7 @@ export function findLeftovers(
 ): Leftover[] {
   const isTemporary = (name: string): boolean => TEMPORARY.test(name);
   const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
-  const isDeadCopy = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
+  const isDead = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
   const contents = contentsDir(store.cacheDir);
   return [
     ...filesIn(store.blobs.dir, isTemporary),
@@ -45,7 +45,8 @@ export function findLeftovers(
     // Downloads that broke: the next pull goes on with them, if it comes soon.
     ...filesIn(partialDir(store.root), (_name, stat) => isOld(stat)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
-    ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    ...filesIn(resumeDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDead(name))),
+    ...unpackedLayers(store),
     // Daemons write here at any time; each holds a lock on what it writes.
     ...filesIn(contents, (name) => isTemporary(name) && isAbandoned(join(contents, name))),
     ...layouts.flatMap(({ dir, ingestDir }) => [
@@ -54,6 +55,14 @@ export function findLeftovers(
       ...filesIn(ingestDir, (name, stat) => isTemporary(name) || isOld(stat)),
     ]),
   ];
+}
+
+/** Foreign layers as earlier versions unpacked them: the folder as a whole, which nobody reads any more. */
+function unpackedLayers(store: Store): Leftover[] {
+  const path = join(store.cacheDir, 'unpacked');
+  if (!existsSync(path)) return [];
+  const files = filesIn(join(path, 'sha256'), () => true);
+  return [{ path, sizeBytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) }];
 }
 
 /** What was killed while it wrote a `bento.yaml`. A directory that cannot be listed is left alone. */

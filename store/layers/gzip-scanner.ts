@@ -76,6 +76,7 @@ export class GzipScanner {
   #codes = this.#dynamicCodes;
   #header: BlockHeader | undefined;
   #tarBytes = 0;
+  #streamBytes = 0;
   #memberStart = 0;
   #markAt = 0;
   #markBlob = 0;
@@ -92,6 +93,16 @@ export class GzipScanner {
   /** Inflated bytes so far. */
   get tarBytes(): number {
     return this.#tarBytes;
+  }
+
+  /** How many bytes of the blob it has gone over: up to 1 KiB less than it was given, until `end`. */
+  get scannedBytes(): number {
+    return this.#base + (this.#bit >> 3);
+  }
+
+  /** Where the last member ends, when it is over. */
+  get streamBytes(): number {
+    return this.#streamBytes;
   }
 
   /** @throws BentoError FORMAT_INVALID when this is no gzip stream */
@@ -159,6 +170,7 @@ export class GzipScanner {
   #member(): Step {
     const at = this.#bit >> 3;
     const isFirst = this.#base + at === 0;
+    this.#streamBytes = this.#base + at;
     // As zlib has it: zeros behind a member are padding, and so is whatever follows those.
     if (!isFirst && this.#bytes[at] === 0) return 'over';
     if (isFirst && this.#dataEnd === 0) return 'over';
