@@ -107,6 +107,7 @@ export class ResumePoints {
   /** The spans over which a stretch of the uncompressed tar goes; it must lie within. */
   *spans(tarOffset: number, lengthBytes: number): Generator<Span, void, undefined> {
     if (tarOffset + lengthBytes > this.tarBytes) throw this.#damagedLayer(tarOffset + lengthBytes);
+    if (lengthBytes === 0) return;
     let span = this.spanAt(tarOffset);
     for (; span.tarOffset < tarOffset + lengthBytes; span = this.#span(span.at + 1)) {
       yield span;
