@@ -286,7 +286,7 @@ export class LargeReader {
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
     const layer = openLayer(layerFile(this.#store, this.#entries, numberOf(id)));
     try {
-      if (layer.packing === 'resumed') return await this.#resumed.readOrRemake(this.#store, layer, chunk);
+      if (layer.packing === 'resumed') return await this.#resumed.readAsync(this.#store, layer, chunk);
       const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
       noteGarbage(chunk.blobBytes + bytes.length);
       return bytes;

@@ -1,6 +1,6 @@
 import { noteGarbage } from '../../store/buffer-garbage.ts';
 import type { BlobFile } from '../../store/blob-file.ts';
-import type { Digest } from '../../store/digest.ts';
+import { shortDigest, type Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import { SPAN_BYTES_MAX } from '../../store/layers/gzip-scanner.ts';
@@ -37,7 +37,7 @@ export class ResumedLayers {
     this.#inflated = inflated;
   }
 
-  /** How much has to be inflated for chunks of one layer; without end when only `readOrRemake` can. */
+  /** How much has to be inflated for chunks of one layer; without end when the resume points must be made first. */
   inflateBytes(layer: Pick<ResumedLayer, 'digest' | 'pointsPath'>, chunks: readonly Chunk[]): number {
     const points = this.#pointsOf(layer);
     if (points === undefined) return Infinity;
@@ -48,33 +48,39 @@ export class ResumedLayers {
   }
 
   /**
-   * A chunk's bytes, for the caller to verify.
+   * A chunk's bytes, for the caller to verify. Where the resume points are missing or damaged they are made anew, which takes
+   * twice as long as inflating the whole layer.
    *
-   * @throws BentoError FORMAT_INVALID or DIGEST_MISMATCH of a damaged blob, INDEX_BROKEN without usable resume points
+   * @throws BentoError FORMAT_INVALID or DIGEST_MISMATCH of a damaged blob; whatever keeps resume points from being written
    */
   read(layer: ResumedLayer, chunk: Chunk): Buffer {
+    try {
+      return this.#readSync(layer, chunk);
+    } catch (error) {
+      if (!isBroken(error)) throw error;
+      remakeSync(layer);
+      return this.#readSync(layer, chunk);
+    }
+  }
+
+  #readSync(layer: ResumedLayer, chunk: Chunk): Buffer {
     const points = this.#pointsOf(layer) ?? raise(brokenPoints(layer.pointsPath, layer.digest));
     const parts = spansOf(points, chunk).map((span) => partOf(this.#span(layer, points, span), span, chunk));
     return Buffer.concat(parts);
   }
 
-  /**
-   * A chunk's bytes, verified. Where the resume points are missing or damaged they are made anew, which takes as long as
-   * inflating the whole layer.
-   *
-   * @throws BentoError as `read`, and DIGEST_MISMATCH when the bytes are not the chunk's
-   */
-  async readOrRemake(store: Store, layer: ResumedLayer, chunk: Chunk): Promise<Buffer> {
+  /** `read` without blocking, and verified. @throws BentoError as `read`, DIGEST_MISMATCH when the bytes are not the chunk's */
+  async readAsync(store: Store, layer: ResumedLayer, chunk: Chunk): Promise<Buffer> {
     try {
-      return await this.#readAsync(layer, chunk);
+      return await this.#readOnThread(layer, chunk);
     } catch (error) {
-      if (!(error instanceof BentoError) || error.code !== 'INDEX_BROKEN') throw error;
+      if (!isBroken(error)) throw error;
       await this.#remake(store, layer.digest);
-      return await this.#readAsync(layer, chunk);
+      return await this.#readOnThread(layer, chunk);
     }
   }
 
-  async #readAsync(layer: ResumedLayer, chunk: Chunk): Promise<Buffer> {
+  async #readOnThread(layer: ResumedLayer, chunk: Chunk): Promise<Buffer> {
     const points = this.#pointsOf(layer) ?? raise(brokenPoints(layer.pointsPath, layer.digest));
     const parts: Buffer[] = [];
     for (const span of spansOf(points, chunk)) {
@@ -145,9 +151,28 @@ export class ResumedLayers {
 
 /** Goes over a whole layer to note from where it can be inflated. @throws BentoError as `Blobs.stream`, FORMAT_INVALID */
 export async function remakeResumePoints(store: Store, digest: Digest): Promise<void> {
-  await using recorder = await ResumeRecorder.create(resumePath(store.cacheDir, digest), digest);
-  for await (const bytes of gunzip(recorder.through(store.blobs.stream({ digest })))) await recorder.take(bytes);
-  await recorder.finish();
+  using recorder = ResumeRecorder.create(resumePath(store.cacheDir, digest), digest);
+  for await (const bytes of gunzip(recorder.through(store.blobs.stream({ digest })))) recorder.take(bytes);
+  recorder.finish();
+}
+
+/** The same for who cannot wait for a stream. */
+function remakeSync({ digest, pointsPath, blob }: ResumedLayer): void {
+  using recorder = ResumeRecorder.create(pointsPath, digest);
+  const read = (offset: number, into: Buffer): void => {
+    if (readBlobSync(blob, offset, into) < into.length) throw cutOff(digest);
+  };
+  recorder.goOver({ sizeBytes: blob.sizeBytes, read });
+  recorder.finish();
+}
+
+/** Whether resume points are missing or damaged: nothing else that readers here do says so. */
+function isBroken(error: unknown): boolean {
+  return error instanceof BentoError && error.code === 'INDEX_BROKEN';
+}
+
+function cutOff(digest: Digest): BentoError {
+  return new BentoError('FORMAT_INVALID', `layer ${shortDigest(digest)} is cut off`);
 }
 
 /** Bytes in memory while a chunk is read, those that are kept before it included. */

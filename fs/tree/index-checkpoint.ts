@@ -48,7 +48,9 @@ export async function openTree(source: TreeSource, checkpoint: Checkpoint): Prom
   for (const layer of checkpoint.layers) {
     const indexed = source.entries.layer(layer.descriptor.digest);
     if (indexed === undefined) indexLayer(source.index, await readLayer(source.store, layer));
-    else if (indexed.kind === 'tar+gzip') await ensureResumePoints(source.store, indexed.digest);
+    else if (indexed.kind === 'tar+gzip' && !hasResumePoints(source.store, indexed.digest)) {
+      await remakeResumePoints(source.store, indexed.digest);
+    }
   }
   const digests = checkpoint.layers.map((layer) => layer.descriptor.digest);
   source.trees.register(checkpoint.digest, digests);
@@ -58,11 +60,16 @@ export async function openTree(source: TreeSource, checkpoint: Checkpoint): Prom
   );
 }
 
-/** A deleted cache is made anew while there is somebody who can wait for it. */
-async function ensureResumePoints(store: Store, digest: Digest): Promise<void> {
-  if (ResumePoints.load(resumePath(store.cacheDir, digest), digest) === undefined) {
-    await remakeResumePoints(store, digest);
-  }
+/** Whether `openTree` has nothing to read but the index. */
+export function isIndexed({ store, entries }: TreeSource, { layers }: Checkpoint): boolean {
+  return layers.every(({ descriptor: { digest } }) => {
+    const indexed = entries.layer(digest);
+    return indexed !== undefined && (indexed.kind !== 'tar+gzip' || hasResumePoints(store, digest));
+  });
+}
+
+function hasResumePoints(store: Store, digest: Digest): boolean {
+  return ResumePoints.load(resumePath(store.cacheDir, digest), digest) !== undefined;
 }
 
 /** What a layer holds, read from its blob: for a compressed foreign one, its resume points are made anew. */
@@ -100,10 +107,10 @@ async function readForeign(store: Store, digest: Digest, kind: LayerKind): Promi
   if (kind === 'estargz') throw new RangeError('a seekable layer is no foreign one');
   const input = store.blobs.stream({ digest });
   if (kind === 'tar') return { digest, kind, ...(await collectLayer(streamForeignLayer(input, kind))) };
-  await using recorder = await ResumeRecorder.create(resumePath(store.cacheDir, digest), digest);
-  const take = async (bytes: Buffer): Promise<void> => await recorder.take(bytes);
-  const layer = await collectLayer(streamForeignLayer(recorder.through(input), kind, take));
-  await recorder.finish();
+  using recorder = ResumeRecorder.create(resumePath(store.cacheDir, digest), digest);
+  const through = recorder.through(input);
+  const layer = await collectLayer(streamForeignLayer(through, kind, (bytes) => recorder.take(bytes)));
+  recorder.finish();
   return { digest, kind, ...layer };
 }
 

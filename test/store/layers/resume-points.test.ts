@@ -26,9 +26,15 @@ const BLOB = Buffer.concat(PARTS.map((part, at) => gzipSync(part, { level: [6, 1
 const DIGEST = digestOf(BLOB);
 
 async function record(path: string, blob = BLOB, pieceBytes = 64_000): Promise<void> {
-  await using recorder = await ResumeRecorder.create(path, DIGEST);
-  for await (const bytes of gunzip(recorder.through(inPieces(blob, pieceBytes)))) await recorder.take(bytes);
-  await recorder.finish();
+  using recorder = ResumeRecorder.create(path, DIGEST);
+  for await (const bytes of gunzip(recorder.through(inPieces(blob, pieceBytes)))) recorder.take(bytes);
+  recorder.finish();
+}
+
+function recordAtOnce(path: string, blob = BLOB): void {
+  using recorder = ResumeRecorder.create(path, DIGEST);
+  recorder.goOver({ sizeBytes: blob.length, read: (offset, into) => void blob.copy(into, 0, offset) });
+  recorder.finish();
 }
 
 async function recorded(t: ExecutionContext): Promise<{ path: string; points: ResumePoints }> {
@@ -87,6 +93,9 @@ test('ResumeRecorder writes the same whatever the pieces are, and needs nothing 
     await record(path, BLOB, pieceBytes);
     t.true(readFileSync(path).equals(expected), `pieces of ${pieceBytes}`);
   }
+  rmSync(path);
+  recordAtOnce(path);
+  t.true(readFileSync(path).equals(expected), 'without a stream');
   await record(path, Buffer.concat([BLOB, Buffer.alloc(3 * MIB)]));
   t.true(readFileSync(path).equals(expected), 'zeros behind it');
   t.is(points.spanAt(RAW.length + 5).at, points.count - 1);
@@ -98,6 +107,8 @@ test('ResumeRecorder leaves nothing behind when the layer is cut off, damaged or
   damaged.fill(0x55, 200_000, 200_100);
   for (const blob of [BLOB.subarray(0, -1), BLOB.subarray(0, 100_000), damaged, Buffer.from('no gzip'), TEXT]) {
     await t.throwsAsync(record(path, blob), { instanceOf: BentoError, code: 'FORMAT_INVALID' });
+    const error = t.throws(() => recordAtOnce(path, blob), { instanceOf: BentoError });
+    t.is(error.code, blob === damaged ? 'DIGEST_MISMATCH' : 'FORMAT_INVALID');
     t.deepEqual(readdirSync(dirname(path)), []);
   }
 });
