@@ -15,7 +15,7 @@ import {
   ROOT_POSITION,
 } from './rows.ts';
 
-/** Where the bytes of a layer's chunks lie: in the blob as gzip members, in the blob as they are, or in an unpacked copy. */
+/** Where the bytes of a layer's chunks lie: in the blob as gzip members, in the blob as they are, or in what the blob inflates to. */
 export type LayerKind = 'estargz' | 'tar' | 'tar+gzip';
 
 export interface LayerToIndex {

@@ -44,7 +44,10 @@ export interface Chunk {
   fileOffset: number;
   sizeBytes: number;
   digest: Digest;
-  /** Where in the blob the gzip member that holds it begins (for a bare tar: the bytes themselves). */
+  /**
+   * Where in the blob the gzip member that holds it begins (for a bare tar: the bytes themselves;
+   * for a foreign compressed layer: the bytes in the tar that it inflates to).
+   */
   blobOffset: number;
   /** How long that member is. */
   blobBytes: number;

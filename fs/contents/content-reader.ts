@@ -1,15 +1,13 @@
-import { openSync } from 'node:fs';
-import { join } from 'node:path';
-
 import type { Entries } from '../../index/entries.ts';
 import { numberOf } from '../../index/rows.ts';
-import { openBlobFile, WholeFile, type BlobFile } from '../../store/blob-file.ts';
+import { openBlobFile, type BlobFile } from '../../store/blob-file.ts';
 import { toText } from '../../store/byte-string.ts';
-import { hexOf, shortDigest, type Digest } from '../../store/digest.ts';
+import { shortDigest, type Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { noteGarbage } from '../../store/buffer-garbage.ts';
-import { BentoError, errnoOf } from '../../store/errors.ts';
+import { BentoError } from '../../store/errors.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../store/layers/layer-reader.ts';
+import { resumePath } from '../../store/layers/resume-points.ts';
 import { LazyFile } from '../../store/lazy-file.ts';
 import { readBlobSync } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
@@ -17,6 +15,7 @@ import { BoundedCache } from './bounded-cache.ts';
 import type { ContentCache } from './content-cache.ts';
 import { ContentNotHere, type FilePart } from './content-not-here.ts';
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
+import { ResumedLayers } from './resumed-layers.ts';
 
 /** Inflated chunks kept for the next read of the same file, in bytes. */
 const INFLATED_BYTES_MAX = 16 << 20;
@@ -30,22 +29,15 @@ export const SLOW_CHUNK_BYTES_MIN = 256 << 10;
 /** Blob files kept open. */
 const OPEN_BLOBS_MAX = 64;
 
-/** Where the unpacked copy of a foreign compressed layer lies: a cache, made again when it is missing. */
-export function unpackedLayerPath(cacheDir: string, digest: Digest): string {
-  return join(unpackedDir(cacheDir), hexOf(digest));
-}
-
-export function unpackedDir(cacheDir: string): string {
-  return join(cacheDir, 'unpacked', 'sha256');
-}
-
-/** The file in which the chunks of a layer lie, and how. */
+/** The blob in which the chunks of a layer lie, and how. */
 export interface LayerFile {
   path: string;
   digest: Digest;
-  /** Set for a blob, which may be thin; absent for an unpacked copy. */
-  storeRoot: string | undefined;
-  packing: ChunkPacking;
+  storeRoot: string;
+  /** A 'resumed' one is inflated from its midst (resumed-layers.ts). */
+  packing: ChunkPacking | 'resumed';
+  /** Where it is kept from which places a 'resumed' one can be inflated. */
+  pointsPath: string;
 }
 
 /** @throws BentoError INDEX_BROKEN when there is no such layer: numbers come from the index itself */
@@ -53,13 +45,11 @@ export function layerFile(store: Store, entries: Entries, layer: number): LayerF
   const indexed = entries.layerOf(layer);
   if (indexed === undefined) throw new BentoError('INDEX_BROKEN', `the index has no layer ${layer}`);
   const { digest, kind } = indexed;
-  if (kind === 'tar+gzip') {
-    const path = unpackedLayerPath(store.cacheDir, digest);
-    return { path, digest, storeRoot: undefined, packing: 'bare' };
-  }
-  const packing = kind === 'estargz' ? 'gzip' : 'bare';
-  return { path: store.blobs.path(digest), digest, storeRoot: store.root, packing };
+  const pointsPath = resumePath(store.cacheDir, digest);
+  return { path: store.blobs.path(digest), digest, storeRoot: store.root, packing: PACKINGS[kind], pointsPath };
 }
+
+const PACKINGS = { estargz: 'gzip', tar: 'bare', 'tar+gzip': 'resumed' } as const;
 
 /**
  * Reads file contents of indexed layers, synchronously and verified: no byte leaves before its chunk's digest was checked,
@@ -79,6 +69,7 @@ export class ContentReader {
     weightMax: INFLATED_BYTES_MAX,
     weigh: (bytes) => bytes.length,
   });
+  readonly #resumed = new ResumedLayers(this.#inflated);
 
   /** @param cache - where large files may be whole; without it, all are read from their layers */
   constructor(store: Store, entries: Entries, cache?: ContentCache) {
@@ -119,7 +110,7 @@ export class ContentReader {
     const chunks = chunksIn(layout, offset, out.length);
     const missing = this.#notAtHand(id, chunks);
     if (missing.length === 0) return this.#readChunks(id, chunks, offset, out);
-    if (inflateBytes(missing) > SLOW_CHUNK_BYTES_MIN || !this.#areHere(id, missing)) return 'slow';
+    if (!this.#areHere(id, missing) || this.#inflateBytes(id, missing) > SLOW_CHUNK_BYTES_MIN) return 'slow';
     return this.#readOrLeave(id, chunks, offset, out);
   }
 
@@ -162,9 +153,16 @@ export class ContentReader {
     if (chunks.length === 0) return true;
     const layer = numberOf(id);
     const { blob, packing } = this.#open(layer);
+    if (packing === 'resumed') return true; // indexing needed all of it
     const areHere = chunks.every((chunk) => blob.isHere(chunk.blobOffset, memberBytes(chunk, packing)));
     if (!areHere) this.#blobs.delete(layer);
     return areHere;
+  }
+
+  #inflateBytes(id: number, chunks: readonly Chunk[]): number {
+    const layer = this.#open(numberOf(id));
+    if (layer.packing === 'resumed') return this.#resumed.inflateBytes(layer, chunks);
+    return chunks.reduce((sum, chunk) => sum + Math.max(endOf(chunk), wholeMemberBytes(chunk)), 0);
   }
 
   #notHere(part: FilePart): ContentNotHere {
@@ -205,6 +203,7 @@ export class ContentReader {
   /** The inflated member around a chunk. One that holds other files, too, is kept for them: neighbours are read together. */
   #member(id: number, blob: OpenLayer, chunk: Chunk): Buffer {
     const { packing } = blob;
+    if (packing === 'resumed') return this.#resumed.read(blob, chunk);
     const key = memberKey(id, chunk);
     const kept = this.#inflated.get(key);
     if (kept !== undefined) return kept;
@@ -234,10 +233,6 @@ function memberKey(id: number, { blobOffset }: Chunk): string {
   return `${numberOf(id)}@${blobOffset}`;
 }
 
-function inflateBytes(chunks: readonly Chunk[]): number {
-  return chunks.reduce((sum, chunk) => sum + Math.max(endOf(chunk), wholeMemberBytes(chunk)), 0);
-}
-
 /** How much of the blob is read for a chunk. */
 export function memberBytes(chunk: Chunk, packing: ChunkPacking): number {
   return packing === 'gzip' && wholeMemberBytes(chunk) > 0 ? chunk.blobBytes : storedBytes(chunk, packing);
@@ -256,11 +251,9 @@ export interface OpenLayer extends LayerFile {
 /** @throws BentoError BLOB_MISSING, or FORMAT_INVALID when it is thin and its recipe damaged */
 export function openLayer(layer: LayerFile): OpenLayer {
   try {
-    const { storeRoot, digest, path } = layer;
-    const blob = storeRoot === undefined ? new WholeFile(digest, openSync(path, 'r')) : openBlobFile(storeRoot, digest);
-    return { ...layer, blob };
+    return { ...layer, blob: openBlobFile(layer.storeRoot, layer.digest) };
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT' && !isMissing(error)) throw error;
+    if (!isMissing(error)) throw error;
     throw new BentoError('BLOB_MISSING', `layer ${shortDigest(layer.digest)} is not in the store (${layer.path})`);
   }
 }

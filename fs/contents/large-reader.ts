@@ -4,7 +4,7 @@ import { noteGarbage } from '../../store/buffer-garbage.ts';
 import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
-import { endOf, readChunk, storedBytes, type BlobReader } from '../../store/layers/layer-reader.ts';
+import { endOf, readChunk, storedBytes, type BlobReader, type ChunkPacking } from '../../store/layers/layer-reader.ts';
 import { readBlob } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
@@ -12,6 +12,7 @@ import type { CachedContent } from './cached-content.ts';
 import type { ContentCache } from './content-cache.ts';
 import { damagedLayer, layerFile, openLayer, pathOf, type LayerFile, type OpenLayer } from './content-reader.ts';
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
+import { ResumedLayers, resumedWeight } from './resumed-layers.ts';
 import { LargeFill, type FileToFill, type FillOutcome } from './large-fill.ts';
 import { isPartlyHere, type RemoteReader } from './remote-reader.ts';
 import { WorkQueue, type Priority } from './work-queue.ts';
@@ -54,6 +55,7 @@ export class LargeReader {
     weightMax: INFLATED_BYTES_MAX,
     weigh: (bytes) => bytes.length,
   });
+  readonly #resumed = new ResumedLayers(this.#inflated);
   readonly #underWay = new Map<string, Promise<Buffer>>();
   readonly #fills = new Map<Digest, LargeFill>();
   readonly #checks = new Map<Digest, Promise<void>>();
@@ -288,20 +290,32 @@ export class LargeReader {
 
   #weigh(id: number, chunk: Chunk): number {
     const { packing } = layerFile(this.#store, this.#entries, numberOf(id));
-    return storedBytes(chunk, packing) + endOf(chunk);
+    return packing === 'resumed' ? resumedWeight(chunk) : storedBytes(chunk, packing) + endOf(chunk);
   }
 
   async #inflate(id: number, chunk: Chunk): Promise<Buffer> {
     const file = layerFile(this.#store, this.#entries, numberOf(id));
     try {
-      return await inflateChunk(file, chunk).catch(async (error: unknown) => {
+      if (file.packing === 'resumed') return await this.#inflateResumed(file, chunk);
+      const { packing } = file;
+      return await inflateChunk(file, chunk, packing).catch(async (error: unknown) => {
         if (!(error instanceof BentoError) || this.#options.remote === undefined) throw error;
-        return await this.#options.remote.retry(file, chunk, error, async () => await inflateChunk(file, chunk));
+        const again = async (): Promise<Buffer> => await inflateChunk(file, chunk, packing);
+        return await this.#options.remote.retry(file, chunk, error, again);
       });
     } catch (error) {
       if (!(error instanceof BentoError)) throw error;
       this.#layouts.forget(id);
       throw damagedLayer(file.digest, chunk.blobOffset, error, pathOf(this.#entries, id));
+    }
+  }
+
+  async #inflateResumed(file: LayerFile, chunk: Chunk): Promise<Buffer> {
+    const layer = openLayer(file);
+    try {
+      return await this.#resumed.readAsync(this.#store, layer, chunk);
+    } finally {
+      layer.blob.close();
     }
   }
 
@@ -312,14 +326,14 @@ export class LargeReader {
   /** A file whose layer is partly in a registry is not copied: that would fetch all of it. */
   #isRemote(id: number): boolean {
     const { storeRoot, digest } = layerFile(this.#store, this.#entries, numberOf(id));
-    return storeRoot !== undefined && isPartlyHere(storeRoot, digest);
+    return isPartlyHere(storeRoot, digest);
   }
 }
 
-async function inflateChunk(file: LayerFile, chunk: Chunk): Promise<Buffer> {
+async function inflateChunk(file: LayerFile, chunk: Chunk, packing: ChunkPacking): Promise<Buffer> {
   const layer = openLayer(file);
   try {
-    const bytes = await readChunk(readerOf(layer), chunk, layer.packing);
+    const bytes = await readChunk(readerOf(layer), chunk, packing);
     noteGarbage(chunk.blobBytes + bytes.length);
     return bytes;
   } finally {

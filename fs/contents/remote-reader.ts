@@ -5,6 +5,7 @@ import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { LazyFetcher } from '../../store/lazy/lazy-fetcher.ts';
+import type { ChunkPacking } from '../../store/layers/layer-reader.ts';
 import type { ByteSpan } from '../../store/lazy-file.ts';
 import { memberBytes, type LayerFile } from './content-reader.ts';
 
@@ -24,7 +25,7 @@ export class RemoteReader {
 
   /** Waits until the bytes that a chunk is made from are here. @throws BentoError as `LazyFetcher.ensure` */
   async bring({ storeRoot, digest, packing }: LayerFile, chunk: Chunk): Promise<void> {
-    if (storeRoot === undefined || !isPartlyHere(storeRoot, digest)) return;
+    if (packing === 'resumed' || !isPartlyHere(storeRoot, digest)) return; // indexing needed all of a 'resumed' one
     await this.#fetcher.ensure(digest, spanOf(chunk, packing), { patienceMs: this.#patienceMs });
   }
 
@@ -36,10 +37,10 @@ export class RemoteReader {
    */
   async retry<T>(file: LayerFile, chunk: Chunk, error: BentoError, read: () => Promise<T>): Promise<T> {
     const { storeRoot, digest, packing } = file;
-    const span = spanOf(chunk, packing);
     const isWrong = WRONG_BYTES.includes(error.code);
     if (!isWrong && error.code !== 'BLOB_REMOTE') throw error;
-    if (storeRoot === undefined || !isPartlyHere(storeRoot, digest)) throw error;
+    if (packing === 'resumed' || !isPartlyHere(storeRoot, digest)) throw error;
+    const span = spanOf(chunk, packing);
     const options = { patienceMs: this.#patienceMs };
     if (isWrong) await this.#fetcher.again(digest, span, options);
     else await this.#fetcher.ensure(digest, span, options);
@@ -58,6 +59,6 @@ export function isPartlyHere(storeRoot: string, digest: Digest): boolean {
   return !existsSync(wholePath(storeRoot, digest)) && existsSync(lazyPath(storeRoot, digest));
 }
 
-function spanOf(chunk: Chunk, packing: LayerFile['packing']): ByteSpan {
+function spanOf(chunk: Chunk, packing: ChunkPacking): ByteSpan {
   return { offset: chunk.blobOffset, end: chunk.blobOffset + memberBytes(chunk, packing) };
 }

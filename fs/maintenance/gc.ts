@@ -47,7 +47,7 @@ export interface GcResult {
   blobs: PlannedBlob[];
   /** Sum of the sizes of `blobs`. */
   freedBytes: number;
-  /** Temporary files of killed commands, unpacked copies of layers that are gone, empty folders of forks. */
+  /** Temporary files of killed commands, resume points of layers that are gone, empty folders of forks. */
   leftovers: { path: string; sizeBytes: number }[];
   leftoverBytes: number;
   /** Thin blobs that got files of their own. */

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { lazyDir, partialDir } from '../../store/blob-paths.ts';
 import type { Digest } from '../../store/digest.ts';
 import { errnoOf } from '../../store/errors.ts';
+import { resumeDir } from '../../store/layers/resume-points.ts';
 import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
 import { isAbandoned } from '../contents/cache-folder.ts';
 import { contentsDir } from '../contents/cached-content.ts';
-import { unpackedDir } from '../contents/content-reader.ts';
 import { isOwnForkFile } from '../mounts/fork-making.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
@@ -38,7 +38,7 @@ export function findLeftovers(
 ): Leftover[] {
   const isTemporary = (name: string): boolean => TEMPORARY.test(name);
   const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
-  const isDeadCopy = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
+  const isDead = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
   const contents = contentsDir(store.cacheDir);
   return [
     ...filesIn(store.blobs.dir, isTemporary),
@@ -50,7 +50,8 @@ export function findLeftovers(
     // Daemons may be fetching into them: they notice.
     ...filesIn(lazyDir(store.root), (name) => isTemporary(name) || isDeadPart(store, alive, name)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
-    ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    ...filesIn(resumeDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDead(name))),
+    ...unpackedLayers(store),
     // Daemons write here at any time; each holds a lock on what it writes.
     ...filesIn(contents, (name) => isTemporary(name) && isAbandoned(join(contents, name))),
     ...layouts.flatMap(({ dir, ingestDir }) => [
@@ -65,6 +66,14 @@ export function findLeftovers(
 function isDeadPart(store: Store, alive: ReadonlySet<Digest>, name: string): boolean {
   const hex = LAZY_NAME.exec(name)?.[1];
   return hex !== undefined && (!alive.has(`sha256:${hex}`) || existsSync(join(store.blobs.dir, hex)));
+}
+
+/** Foreign layers as earlier versions unpacked them: the folder as a whole, which nobody reads any more. */
+function unpackedLayers(store: Store): Leftover[] {
+  const path = join(store.cacheDir, 'unpacked');
+  if (!existsSync(path)) return [];
+  const files = filesIn(join(path, 'sha256'), () => true);
+  return [{ path, sizeBytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) }];
 }
 
 /** What was killed while it wrote a `bento.yaml`. A directory that cannot be listed is left alone. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { setImmediate } from 'node:timers/promises';
 import { createGunzip } from 'node:zlib';
@@ -12,10 +12,10 @@ import type { Chunk, PackedEntry } from '../../store/entry.ts';
 import { BentoError, errnoOf } from '../../store/errors.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
 import { chunkOf, endOf, inflateStored, storedBytes, streamForeignLayer } from '../../store/layers/layer-reader.ts';
+import { ResumePoints, resumePath } from '../../store/layers/resume-points.ts';
 import { KEYS, type Descriptor } from '../../store/manifest.ts';
 import { readBlobSync, streamBlob } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
-import { unpackedLayerPath } from '../contents/content-reader.ts';
 import { layerKind, readSeekable } from '../tree/index-checkpoint.ts';
 
 /** Something wrong inside a layer, or with what was made from it. */
@@ -51,7 +51,7 @@ const FILES_PER_TURN = 64;
 
 /**
  * Checks everything about a layer but its digest: table of contents against the annotation, every chunk and every file
- * against its digest, the uncompressed archive against the diff id, and the unpacked copy if there is one.
+ * against its digest, the uncompressed archive against the diff id, and its resume points if there are any.
  */
 export async function checkLayer(store: Store, layer: LayerToCheck): Promise<CheckedLayer> {
   const { descriptor, title, isWhole } = layer;
@@ -70,7 +70,7 @@ export async function checkLayer(store: Store, layer: LayerToCheck): Promise<Che
   faults.push(...(await checkDiffIds(store, layer, kind)));
   if (seekable !== undefined) return { faults, contents: seekable };
   const contents = await faultsAsData(faults, 'archive', () => readArchive(store, descriptor.digest, kind));
-  if (kind === 'tar+gzip') faults.push(...(await checkUnpacked(store, layer)));
+  if (kind === 'tar+gzip') faults.push(...checkPoints(store, layer));
   return { faults, contents };
 }
 
@@ -190,12 +190,10 @@ async function checkDiffIds(store: Store, layer: LayerToCheck, kind: 'tar' | 'ta
   }));
 }
 
-/** The copy from which files of a compressed foreign layer are read is a cache: it is looked at where there is one. */
-async function checkUnpacked(store: Store, { descriptor, diffIds }: LayerToCheck): Promise<LayerFault[]> {
-  const path = unpackedLayerPath(store.cacheDir, descriptor.digest);
+/** From where files of a compressed foreign layer can be inflated is a cache: it is looked at where there is one. */
+function checkPoints(store: Store, { descriptor: { digest } }: LayerToCheck): LayerFault[] {
+  const path = resumePath(store.cacheDir, digest);
   if (!existsSync(path)) return [];
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path), hash);
-  const actual: Digest = `sha256:${hash.digest('hex')}`;
-  return diffIds.has(actual) ? [] : [{ kind: 'cache', what: `its unpacked copy ${path} is damaged`, files: [] }];
+  const isWhole = ResumePoints.load(path, digest)?.isWhole() === true;
+  return isWhole ? [] : [{ kind: 'cache', what: `its resume points ${path} are damaged`, files: [] }];
 }

@@ -11,9 +11,9 @@ import { readAttachment } from '../../store/attachment.ts';
 import { shortDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { findAttachments } from '../../store/find-attachments.ts';
+import { resumePath } from '../../store/layers/resume-points.ts';
 import { readManifest } from '../../store/reachable.ts';
 import type { Store } from '../../store/store.ts';
-import { unpackedLayerPath } from '../contents/content-reader.ts';
 import { isPartlyHere } from '../contents/remote-reader.ts';
 import { openTree, readLayer, treeSource, type TreeSource } from '../tree/index-checkpoint.ts';
 import { BlobChecker, type FetchBlob, type StrayFile } from './blob-health.ts';
@@ -32,7 +32,7 @@ export type DamageKind =
   | 'diff-id'
   | 'attachment'
   | 'archive'
-  | 'cache' // the unpacked copy of a layer
+  | 'cache' // from where a foreign layer can be inflated
   | 'index'
   | 'stray'; // a file among the blobs whose name is not its digest
 
@@ -295,19 +295,15 @@ class Verifier {
       await this.#reportCache(layer, what, affects);
     }
     if (contents === undefined || this.#source === undefined) return;
-    await this.#checkUnpackedIsThere(layer, contents, affects);
+    await this.#checkPointsAreThere(layer, contents, affects);
     this.#checkRows(this.#source, contents, { where, affects });
   }
 
-  async #checkUnpackedIsThere(
-    layer: CheckpointLayer,
-    { kind, digest }: LayerToIndex,
-    affects: string[],
-  ): Promise<void> {
+  async #checkPointsAreThere(layer: CheckpointLayer, { kind, digest }: LayerToIndex, affects: string[]): Promise<void> {
     const index = this.#source?.index;
     if (kind !== 'tar+gzip' || index === undefined || layerNumber(index, digest) === undefined) return;
-    const path = unpackedLayerPath(this.#store.cacheDir, digest);
-    if (!existsSync(path)) await this.#reportCache(layer, `its unpacked copy ${path} is missing`, affects);
+    const path = resumePath(this.#store.cacheDir, digest);
+    if (!existsSync(path)) await this.#reportCache(layer, `its resume points ${path} are missing`, affects);
   }
 
   async #reportCache(layer: CheckpointLayer, what: string, affects: string[]): Promise<void> {

@@ -1,23 +1,18 @@
-import { createWriteStream } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { once } from 'node:events';
-import { finished } from 'node:stream/promises';
-
 import type { IndexDatabase } from '../../index/database.ts';
 import { Entries } from '../../index/entries.ts';
 import { indexLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
 import { Trees } from '../../index/trees.ts';
 import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
-import { parseDigest } from '../../store/digest.ts';
-import { temporaryBeside } from '../../store/durable.ts';
+import { parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
 import { readToc, streamForeignLayer } from '../../store/layers/layer-reader.ts';
+import { ResumePoints, resumePath } from '../../store/layers/resume-points.ts';
+import { ResumeRecorder } from '../../store/layers/resume-recorder.ts';
 import { KEYS } from '../../store/manifest.ts';
 import type { Store } from '../../store/store.ts';
+import { remakeResumePoints } from '../contents/resumed-layers.ts';
 import { CheckpointTree } from './checkpoint-tree.ts';
-import { unpackedLayerPath } from '../contents/content-reader.ts';
 
 /** What is needed to look into checkpoints: the store, and what its index says. */
 export interface TreeSource {
@@ -51,8 +46,10 @@ export function treeSource(store: Store, index: IndexDatabase): TreeSource {
  */
 export async function openTree(source: TreeSource, checkpoint: Checkpoint): Promise<CheckpointTree> {
   for (const layer of checkpoint.layers) {
-    if (source.entries.layer(layer.descriptor.digest) === undefined) {
-      indexLayer(source.index, await readLayer(source.store, layer));
+    const indexed = source.entries.layer(layer.descriptor.digest);
+    if (indexed === undefined) indexLayer(source.index, await readLayer(source.store, layer));
+    else if (indexed.kind === 'tar+gzip' && !hasResumePoints(source.store, indexed.digest)) {
+      await remakeResumePoints(source.store, indexed.digest);
     }
   }
   const digests = checkpoint.layers.map((layer) => layer.descriptor.digest);
@@ -63,7 +60,19 @@ export async function openTree(source: TreeSource, checkpoint: Checkpoint): Prom
   );
 }
 
-/** What a layer holds, read from its blob: for a compressed foreign one, its unpacked copy is made anew. */
+/** Whether `openTree` has nothing to read but the index. */
+export function isIndexed({ store, entries }: TreeSource, { layers }: Checkpoint): boolean {
+  return layers.every(({ descriptor: { digest } }) => {
+    const indexed = entries.layer(digest);
+    return indexed !== undefined && (indexed.kind !== 'tar+gzip' || hasResumePoints(store, digest));
+  });
+}
+
+function hasResumePoints(store: Store, digest: Digest): boolean {
+  return ResumePoints.load(resumePath(store.cacheDir, digest), digest) !== undefined;
+}
+
+/** What a layer holds, read from its blob: for a compressed foreign one, its resume points are made anew. */
 export async function readLayer(store: Store, { descriptor, title }: CheckpointLayer): Promise<LayerToIndex> {
   const kind = layerKind(descriptor.mediaType, title);
   if (kind === 'tar+gzip') {
@@ -76,7 +85,7 @@ export async function readLayer(store: Store, { descriptor, title }: CheckpointL
 /** @returns undefined for a layer without a table of contents that can be used */
 export async function readSeekable(
   store: Store,
-  digest: CheckpointLayer['diffId'],
+  digest: Digest,
   tocDigest: string | undefined,
 ): Promise<LayerToIndex | undefined> {
   const blob = store.blobs.open(digest);
@@ -89,33 +98,20 @@ export async function readSeekable(
   }
 }
 
-async function verifyWhole(store: Store, digest: CheckpointLayer['diffId']): Promise<void> {
+async function verifyWhole(store: Store, digest: Digest): Promise<void> {
   for await (const _piece of store.blobs.stream({ digest }));
 }
 
-/** Reads an archive from end to end; a compressed one is unpacked into the cache, where its files can be read at random. */
-async function readForeign(store: Store, digest: CheckpointLayer['diffId'], kind: LayerKind): Promise<LayerToIndex> {
+/** Reads an archive from end to end; of a compressed one it is noted where its files can be inflated from. */
+async function readForeign(store: Store, digest: Digest, kind: LayerKind): Promise<LayerToIndex> {
   if (kind === 'estargz') throw new RangeError('a seekable layer is no foreign one');
   const input = store.blobs.stream({ digest });
-  if (kind === 'tar') return { digest, kind, ...(await collectLayer(streamForeignLayer(input, 'tar'))) };
-  const path = unpackedLayerPath(store.cacheDir, digest);
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  const temporary = temporaryBeside(path);
-  const output = createWriteStream(temporary, { flags: 'wx', mode: 0o600 });
-  try {
-    const write = async (bytes: Buffer): Promise<void> => {
-      if (!output.write(bytes)) await once(output, 'drain');
-    };
-    const layer = await collectLayer(streamForeignLayer(input, 'tar+gzip', write));
-    output.end();
-    await finished(output);
-    await rename(temporary, path);
-    return { digest, kind, ...layer };
-  } catch (error) {
-    output.destroy();
-    await rm(temporary, { force: true });
-    throw error;
-  }
+  if (kind === 'tar') return { digest, kind, ...(await collectLayer(streamForeignLayer(input, kind))) };
+  using recorder = ResumeRecorder.create(resumePath(store.cacheDir, digest), digest);
+  const through = recorder.through(input);
+  const layer = await collectLayer(streamForeignLayer(through, kind, (bytes) => recorder.take(bytes)));
+  recorder.finish();
+  return { digest, kind, ...layer };
 }
 
 /** @throws BentoError FORMAT_UNSUPPORTED */

@@ -101,7 +101,8 @@ export async function* streamForeignLayer(
   }
 }
 
-async function* gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+/** @throws BentoError FORMAT_INVALID when it is cut off or damaged */
+export async function* gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
   const inflated = createGunzip({ chunkSize: 64 * 1024 });
   pipeline(Readable.from(input), inflated, () => undefined); // an error reaches the loop below through `inflated`
   try {

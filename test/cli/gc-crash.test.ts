@@ -40,7 +40,7 @@ async function prepare(sandbox: Sandbox): Promise<void> {
       missingSince: '2020-01-01T00:00:00Z',
     }),
     'blobs/sha256/.tmp-1-a': 'cut off',
-    [`cache/unpacked/sha256/${'a'.repeat(64)}`]: 'copy of a layer that is gone',
+    [`cache/resume/sha256/${'a'.repeat(64)}`]: 'resume points of a layer that is gone',
   });
 }
 

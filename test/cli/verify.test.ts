@@ -275,7 +275,7 @@ test.serial('verify --repair rebuilds an index that SQLite calls damaged', async
   db.close();
 });
 
-test.serial('verify finds a damaged or missing unpacked copy of a foreign layer; --repair makes it anew', async (t) => {
+test.serial('verify finds damaged or missing resume points of a foreign layer; --repair makes them anew', async (t) => {
   const sandbox = newSandbox(t);
   (await sandbox.bento(['init'])).ok();
   await makeOriginalStore(sandbox.storePath, {
@@ -284,8 +284,8 @@ test.serial('verify finds a damaged or missing unpacked copy of a foreign layer;
   });
   (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
   const hex = (await layerOf(sandbox, 'cp-1', -1)).slice('sha256:'.length);
-  const copy = path.join(sandbox.storePath, 'cache', 'unpacked', 'sha256', hex);
-  for (const damage of [() => flipByte(copy), () => rmSync(copy)]) {
+  const points = path.join(sandbox.storePath, 'cache', 'resume', 'sha256', hex);
+  for (const damage of [() => flipByte(points), () => rmSync(points)]) {
     damage();
     const found = await verify(sandbox);
     t.deepEqual([found.code, found.damages.map(({ kind }) => kind)], [12, ['cache']]);

@@ -135,29 +135,26 @@ test.serial("save() goes on from the original's head: same numbers, same layers 
   t.deepEqual(compareByWalk(opened, sandbox.path('again'), { ignore: OWN_FILES }), []);
 });
 
-testMounting(
-  "mount and fork read the original's checkpoints, also after the unpacked copies are deleted",
-  async (t) => {
-    const { sandbox } = await originalWorkspace(t);
-    (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
-    const [mounted, fork, opened] = [sandbox.makeFolder('mounted'), sandbox.path('fork'), sandbox.path('opened')];
-    (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
-    t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
-    (await sandbox.bento(['fork', 'cp-1', fork])).ok();
-    t.deepEqual(compareByWalk(opened, fork, { ignore: OWN_FILES }), []);
-    writeFiles(fork, { 'node_modules/pad/index.js': 'changed\n' });
-    rmSync(path.join(fork, 'src'), { recursive: true });
-    (await sandbox.bento(['save', '--dir', fork])).ok();
-    (await sandbox.bento(['open', '--copy', 'cp-3', '../saved'])).ok();
-    t.deepEqual(compareByWalk(fork, sandbox.path('saved'), { ignore: OWN_FILES }), []);
-    (await sandbox.bento(['close', fork])).ok();
-    (await sandbox.bento(['unmount', '--all'])).ok();
+testMounting("mount and fork read the original's checkpoints, also after the resume points are deleted", async (t) => {
+  const { sandbox } = await originalWorkspace(t);
+  (await sandbox.bento(['open', '--copy', 'cp-1', '../opened'])).ok();
+  const [mounted, fork, opened] = [sandbox.makeFolder('mounted'), sandbox.path('fork'), sandbox.path('opened')];
+  (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
+  t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
+  (await sandbox.bento(['fork', 'cp-1', fork])).ok();
+  t.deepEqual(compareByWalk(opened, fork, { ignore: OWN_FILES }), []);
+  writeFiles(fork, { 'node_modules/pad/index.js': 'changed\n' });
+  rmSync(path.join(fork, 'src'), { recursive: true });
+  (await sandbox.bento(['save', '--dir', fork])).ok();
+  (await sandbox.bento(['open', '--copy', 'cp-3', '../saved'])).ok();
+  t.deepEqual(compareByWalk(fork, sandbox.path('saved'), { ignore: OWN_FILES }), []);
+  (await sandbox.bento(['close', fork])).ok();
+  (await sandbox.bento(['unmount', '--all'])).ok();
 
-    rmSync(path.join(sandbox.storePath, 'cache'), { recursive: true });
-    (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
-    t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
-  },
-);
+  rmSync(path.join(sandbox.storePath, 'cache'), { recursive: true });
+  (await sandbox.bento(['mount', '--owners', 'cp-1', mounted])).ok();
+  t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
+});
 
 /** An image as umoci makes it: a base and two plain layers, the second with whiteouts. Its tag is `img`. */
 function makeUmociImage(sandbox: Sandbox): { image: string } {

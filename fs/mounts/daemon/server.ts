@@ -10,7 +10,7 @@ import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { eventfd, recvFd, setNonBlocking, wake } from '../../../store/syscalls.ts';
 import { packError, unpackError } from '../../../store/thread-error.ts';
-import { openTree } from '../../tree/index-checkpoint.ts';
+import { isIndexed, openTree } from '../../tree/index-checkpoint.ts';
 import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
 import type { LargeFile, Prepared, ServerEvent, ServerRequest } from './connection.ts';
 import type { IndexWorkerData } from './index-worker.ts';
@@ -206,11 +206,10 @@ class Server {
   }
 
   async #openTree(manifest: Digest): ReturnType<typeof openTree> {
-    const { store, entries } = this.#serving;
+    const { store } = this.#serving;
     try {
       const checkpoint = await store.loadCheckpoint(manifest);
-      const isIndexed = checkpoint.layers.every(({ descriptor }) => entries.layer(descriptor.digest) !== undefined);
-      if (!isIndexed) await indexOnThread({ storeRoot: store.root, manifest });
+      if (!isIndexed(this.#serving, checkpoint)) await indexOnThread({ storeRoot: store.root, manifest });
       return await openTree(this.#serving, checkpoint);
     } catch (error) {
       if (!isDamage(error)) throw error;

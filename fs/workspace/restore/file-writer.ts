@@ -4,9 +4,11 @@ import { toFsPath, toText } from '../../../store/byte-string.ts';
 import type { Chunk } from '../../../store/entry.ts';
 import { BentoError, describeSystemError } from '../../../store/errors.ts';
 import { faultPoint } from '../../../store/fault-point.ts';
-import { chunkOf, endOf, inflateStored, storedBytes } from '../../../store/layers/layer-reader.ts';
+import { chunkOf, endOf, inflateStored, storedBytes, type ChunkPacking } from '../../../store/layers/layer-reader.ts';
 import { futimens } from '../../../store/syscalls.ts';
+import { BoundedCache } from '../../contents/bounded-cache.ts';
 import { damagedLayer, openLayer, readExactly, type OpenLayer } from '../../contents/content-reader.ts';
+import { ResumedLayers } from '../../contents/resumed-layers.ts';
 import { applyAttributes, writeSparsely } from '../write-node.ts';
 import type { FileBatch, FileJob, Refusal, WriteContext } from './file-job.ts';
 
@@ -15,6 +17,8 @@ const SPAN_GAP_BYTES_MAX = 64 << 10;
 const SPAN_BYTES_MAX = 1 << 20;
 /** A member of a 4 MiB chunk fits, whatever the chunk is. */
 const READ_BYTES_MAX = (4 << 20) + (64 << 10);
+/** Inflated spans of a foreign compressed layer: files come in the order of their bytes. */
+const RESUMED_BYTES_MAX = 4 << 20;
 const NEW_FILE = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW;
 const OWN_BITS = 0o777;
 
@@ -38,6 +42,9 @@ export class FileWriter {
   readonly #context: WriteContext;
   #layer: OpenLayer | undefined;
   readonly #span: ReadBuffer = { bytes: Buffer.allocUnsafeSlow(SPAN_BYTES_MAX) };
+  readonly #resumed = new ResumedLayers(
+    new BoundedCache({ weightMax: RESUMED_BYTES_MAX, weigh: (bytes: Buffer) => bytes.length }),
+  );
 
   constructor(context: WriteContext) {
     this.#context = context;
@@ -50,7 +57,7 @@ export class FileWriter {
   write({ layer, jobs }: FileBatch): Refusal[] {
     const refused: Refusal[] = [];
     const sorted = jobs.length > 1 ? jobs.toSorted(byPlaceInBlob) : jobs;
-    const contents = new Contents(this.#open(layer), sorted, this.#span);
+    const contents = new Contents(this.#open(layer), sorted, { span: this.#span, resumed: this.#resumed });
     for (const job of sorted) this.#writeFile(job, contents, refused);
     return refused;
   }
@@ -126,13 +133,20 @@ class Contents {
   readonly #layer: OpenLayer;
   readonly #wants: Want[];
   readonly #span: ReadBuffer;
+  readonly #resumed: ResumedLayers;
   #at = 0;
   #member: { offset: number; inflated: Buffer } | undefined;
   #read: { offset: number; bytes: Buffer } | undefined;
 
-  constructor(layer: OpenLayer, jobs: readonly FileJob[], span: ReadBuffer) {
+  /** @param kept - from batch to batch */
+  constructor(
+    layer: OpenLayer,
+    jobs: readonly FileJob[],
+    { span, resumed }: { span: ReadBuffer; resumed: ResumedLayers },
+  ) {
     this.#layer = layer;
     this.#span = span;
+    this.#resumed = resumed;
     this.#wants = jobs.flatMap((job) => job.chunks.map((chunk) => ({ job, chunk, endBytes: endOf(chunk) })));
     for (let i = this.#wants.length - 2; i >= 0; i -= 1) {
       const [want, next] = [this.#wants[i], this.#wants[i + 1]];
@@ -159,23 +173,30 @@ class Contents {
   }
 
   #inflate(at: number, { chunk, endBytes }: Want): Buffer {
+    const { packing } = this.#layer;
+    if (packing === 'resumed') return this.#resumed.read(this.#layer, chunk);
     const kept = this.#member;
     if (kept?.offset === chunk.blobOffset && kept.inflated.length >= endBytes) return kept.inflated;
     this.#member = undefined; // before the next one comes: memory holds one at a time
-    const stored = this.#stored(at, storedBytes(chunk, this.#layer.packing, endBytes));
-    const inflated = inflateStored(stored, this.#layer.packing, endBytes);
-    if (this.#layer.packing === 'gzip') this.#member = { offset: chunk.blobOffset, inflated };
+    const stored = this.#stored(at, packing, storedBytes(chunk, packing, endBytes));
+    const inflated = inflateStored(stored, packing, endBytes);
+    if (packing === 'gzip') this.#member = { offset: chunk.blobOffset, inflated };
     return inflated;
   }
 
-  #stored(at: number, lengthBytes: number): Buffer {
+  #stored(at: number, packing: ChunkPacking, lengthBytes: number): Buffer {
     const offset = this.#wants[at]?.chunk.blobOffset ?? 0;
     const kept = this.#read;
     if (kept !== undefined && offset >= kept.offset && offset + lengthBytes <= kept.offset + kept.bytes.length) {
       return kept.bytes.subarray(offset - kept.offset, offset - kept.offset + lengthBytes);
     }
     this.#read = undefined;
-    const bytes = readExactly(this.#layer, offset, this.#spanFrom(at, lengthBytes), this.#bufferFor(lengthBytes));
+    const bytes = readExactly(
+      this.#layer,
+      offset,
+      this.#spanFrom(at, packing, lengthBytes),
+      this.#bufferFor(lengthBytes),
+    );
     this.#read = { offset, bytes };
     return bytes.subarray(0, lengthBytes);
   }
@@ -188,13 +209,13 @@ class Contents {
   }
 
   /** How far to read from here: over the members that follow closely. */
-  #spanFrom(at: number, lengthBytes: number): number {
+  #spanFrom(at: number, packing: ChunkPacking, lengthBytes: number): number {
     const from = this.#wants[at]?.chunk.blobOffset ?? 0;
     let end = from + lengthBytes;
     for (let i = at + 1; i < this.#wants.length; i += 1) {
       const want = this.#wants[i];
       if (want === undefined || want.chunk.blobOffset < from) break;
-      const next = want.chunk.blobOffset + storedBytes(want.chunk, this.#layer.packing, want.endBytes);
+      const next = want.chunk.blobOffset + storedBytes(want.chunk, packing, want.endBytes);
       if (want.chunk.blobOffset - end > SPAN_GAP_BYTES_MAX || next - from > SPAN_BYTES_MAX) break;
       end = Math.max(end, next);
     }

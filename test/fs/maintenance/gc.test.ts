@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { collectGarbage, type GcOptions, type GcResult } from '../../../fs/maintenance/gc.ts';
 import type { RetentionPolicy } from '../../../fs/maintenance/retention.ts';
@@ -215,11 +215,12 @@ test('collectGarbage() removes what killed commands left, and leaves alone what 
     make(join(workspace.layout.ingestDir, '.tmp-2-b')),
     make(join(workspace.layout.ingestDir, 'sha256_other-program'), true),
     make(join(workspace.layout.dir, '.tmp-3-c')),
-    make(join(store.cacheDir, 'unpacked', 'sha256', 'a'.repeat(64))),
-    make(join(store.cacheDir, 'unpacked', 'sha256', '.tmp-4-d'), true),
+    make(join(store.cacheDir, 'resume', 'sha256', 'a'.repeat(64))),
+    make(join(store.cacheDir, 'resume', 'sha256', '.tmp-4-d'), true),
+    dirname(dirname(make(join(store.cacheDir, 'unpacked', 'sha256', 'a'.repeat(64))))),
   ];
   const kept = [
-    make(join(store.cacheDir, 'unpacked', 'sha256', '.tmp-5-e')),
+    make(join(store.cacheDir, 'resume', 'sha256', '.tmp-5-e')),
     make(join(workspace.layout.ingestDir, 'sha256_being-written')),
     make(join(store.blobs.dir, 'README'), true),
     make(join(store.root, 'forks', 'f2', 'upper', 'work-of-a-person')),
