@@ -9,7 +9,8 @@ import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 /** What eStargz adds to every layer, and container tools unpack like any other file. */
-const MARKERS = ['stargz.index.json', '.no.prefetch.landmark'];
+const LANDMARKS = ['.no.prefetch.landmark', '.prefetch.landmark'];
+const MARKERS = ['stargz.index.json', ...LANDMARKS];
 const OWN_FILES = ['.', 'bento.yaml', '.bentoignore', ...MARKERS];
 
 interface Stack {
@@ -193,7 +194,8 @@ testSerialNeeding({ root: true, tools: ['gzip', 'tar', 'setfattr'] })(
       const blob = blobPath(sandbox, digest);
       run('gzip', ['-t'], { stdio: 'pipe', input: readFileSync(blob) });
       const listed = run('tar', ['--warning=no-unknown-keyword', '-tzf', blob]).trimEnd().split('\n');
-      for (const marker of MARKERS) t.is(listed.filter((name) => name === marker).length, 1, `${marker} in ${digest}`);
+      t.is(listed.filter((name) => LANDMARKS.includes(name)).length, 1, `one landmark in ${digest}`);
+      t.is(listed.filter((name) => MARKERS.includes(name)).length, 2, `the table of contents in ${digest}`);
       const files = listed.filter((name) => !name.endsWith('/') && !MARKERS.includes(name) && !name.includes('.wh.'));
       if (annotations['dev.bento.layer.file-count'] !== undefined) {
         t.is(
