@@ -16,9 +16,11 @@ import { temporaryBeside } from '../../store/durable.ts';
 const MAGIC = Buffer.from('bentoFR1');
 const HASH_BYTES = 32;
 const POSITION_BYTES = 4;
-/** No more files of a layer are remembered. */
-export const FIRST_READS_MAX = 2000;
-const FILE_BYTES_MAX = MAGIC.length + FIRST_READS_MAX * POSITION_BYTES + HASH_BYTES;
+/** No more files of a layer are remembered, or put before the others. */
+export const FIRST_FILES_MAX = 2000;
+/** A larger file is read in parts, if at all: it is not fetched as a whole before anybody asks. */
+export const FIRST_FILE_BYTES_MAX = 8 * 1024 * 1024;
+const FILE_BYTES_MAX = MAGIC.length + FIRST_FILES_MAX * POSITION_BYTES + HASH_BYTES;
 
 /** The folder with a file for each layer, named by its hex digest. */
 export function firstReadsDir(cacheDir: string): string {
@@ -45,7 +47,7 @@ export function storeFirstReads(cacheDir: string, layer: Digest, positions: Iter
   const temporary = temporaryBeside(path);
   mkdirSync(firstReadsDir(cacheDir), { recursive: true, mode: 0o755 });
   try {
-    writeFileSync(temporary, encode([...new Set(positions)].slice(0, FIRST_READS_MAX)), { mode: 0o600 });
+    writeFileSync(temporary, encode([...new Set(positions)].slice(0, FIRST_FILES_MAX)), { mode: 0o600 });
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });

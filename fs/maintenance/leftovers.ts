@@ -8,6 +8,7 @@ import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
 import { isAbandoned } from '../contents/cache-folder.ts';
 import { contentsDir } from '../contents/cached-content.ts';
+import { firstReadsDir } from '../contents/first-reads.ts';
 import { unpackedDir } from '../contents/content-reader.ts';
 import { isOwnForkFile } from '../mounts/fork-making.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
@@ -37,6 +38,7 @@ export function findLeftovers(
   const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
   const isDeadCopy = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
   const contents = contentsDir(store.cacheDir);
+  const isDeadCache = (name: string, stat: Stats): boolean => (isTemporary(name) ? isOld(stat) : isDeadCopy(name));
   return [
     ...filesIn(store.blobs.dir, isTemporary),
     // A recipe of a blob that has become whole is the last to go.
@@ -45,7 +47,8 @@ export function findLeftovers(
     // Downloads that broke: the next pull goes on with them, if it comes soon.
     ...filesIn(partialDir(store.root), (_name, stat) => isOld(stat)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
-    ...filesIn(unpackedDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDeadCopy(name))),
+    ...filesIn(unpackedDir(store.cacheDir), isDeadCache),
+    ...filesIn(firstReadsDir(store.cacheDir), isDeadCache),
     // Daemons write here at any time; each holds a lock on what it writes.
     ...filesIn(contents, (name) => isTemporary(name) && isAbandoned(join(contents, name))),
     ...layouts.flatMap(({ dir, ingestDir }) => [

@@ -1,5 +1,6 @@
 import { parentPath, type ByteString } from '../../store/byte-string.ts';
 import { PREFETCH_BYTES_MAX } from '../../store/layers/prefetch.ts';
+import { FIRST_FILE_BYTES_MAX, FIRST_FILES_MAX } from '../contents/first-reads.ts';
 import type { TreeNode } from '../tree/tree.ts';
 import type { PlannedEntry } from './plan-layers.ts';
 
@@ -37,11 +38,6 @@ const READ_FIRST: readonly ByteString[] = [
 ];
 const EXACT_RANKS = new Map(READ_FIRST.map((path, rank) => [path, rank]));
 const FOLDERS = READ_FIRST.filter((path) => path.endsWith('/'));
-
-/** No more files of a layer are put first. */
-export const FIRST_FILES_MAX = 2000;
-/** A larger file is read in parts, if at all: it is not fetched as a whole before anybody asks. */
-export const FIRST_FILE_BYTES_MAX = 8 * 1024 * 1024;
 
 /** How early a file is wanted; undefined for one that nobody is known to want. */
 export type RankOf<A extends TreeNode> = (planned: PlannedEntry<A>) => number | undefined;

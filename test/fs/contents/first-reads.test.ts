@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import test from 'ava';
 
-import { FIRST_READS_MAX, firstReadsDir, loadFirstReads, storeFirstReads } from '../../../fs/contents/first-reads.ts';
+import { FIRST_FILES_MAX, firstReadsDir, loadFirstReads, storeFirstReads } from '../../../fs/contents/first-reads.ts';
 import { digestOf, hexOf } from '../../../store/digest.ts';
 import { newFolder } from '../../fixtures/workspaces.ts';
 
@@ -22,9 +22,9 @@ test('loadFirstReads() gives back the order that was stored, each position once'
 
 test('storeFirstReads() keeps the first ones of too many', (t) => {
   const dir = newFolder(t);
-  const many = Array.from({ length: FIRST_READS_MAX + 10 }, (_, i) => i + 2);
+  const many = Array.from({ length: FIRST_FILES_MAX + 10 }, (_, i) => i + 2);
   storeFirstReads(dir, LAYER, many);
-  t.deepEqual(loadFirstReads(dir, LAYER), many.slice(0, FIRST_READS_MAX));
+  t.deepEqual(loadFirstReads(dir, LAYER), many.slice(0, FIRST_FILES_MAX));
 });
 
 test('loadFirstReads() takes a damaged file for none', (t) => {

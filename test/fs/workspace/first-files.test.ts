@@ -4,9 +4,14 @@ import { dirname, join } from 'node:path';
 
 import test from 'ava';
 
-import { firstReadsDir, storeFirstReads } from '../../../fs/contents/first-reads.ts';
+import {
+  FIRST_FILE_BYTES_MAX,
+  FIRST_FILES_MAX,
+  firstReadsDir,
+  storeFirstReads,
+} from '../../../fs/contents/first-reads.ts';
 import { PathFinder } from '../../../fs/tree/tree.ts';
-import { arrange, FIRST_FILE_BYTES_MAX, FIRST_FILES_MAX, usualRank } from '../../../fs/workspace/first-files.ts';
+import { arrange, usualRank } from '../../../fs/workspace/first-files.ts';
 import type { PlannedEntry } from '../../../fs/workspace/plan-layers.ts';
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import type { WorkNode } from '../../../fs/workspace/work-tree.ts';
