@@ -37,8 +37,8 @@ export function loadFirstReads(cacheDir: string, layer: Digest): number[] {
 }
 
 /**
- * Remembers what was read first. What was known before stays behind it, as far as there is room. Replaces the file as a
- * whole, so a reader sees the old or the new one; it need not outlive a power cut.
+ * Remembers what was read first, each position once and no more of them than there may be. Replaces the file as a whole, so
+ * a reader sees the old or the new one; it need not outlive a power cut.
  *
  * @throws what writing the file throws
  */

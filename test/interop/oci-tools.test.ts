@@ -39,6 +39,10 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
     'kinds/żółć and space': 'name\n',
     [`kinds/${'n'.repeat(150)}/${'m'.repeat(150)}`]: 'long\n',
     'node_modules/left-pad/gone.js': 'gone\n',
+    // Among those that layers put first, before their directories.
+    '.git/HEAD': 'ref: refs/heads/main\n',
+    '.git/refs/heads/main': '0'.repeat(40),
+    'node_modules/.package-lock.json': '{}\n',
   });
   mkdirSync(at('kinds/empty-directory'));
   linkSync(at('src/main.js'), at('kinds/hard-link'));
@@ -48,7 +52,8 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
   run('chown', '123:456', 'kinds/empty');
   chmodSync(at('kinds/large'), 0o4751);
   run('setfattr', '-n', 'user.text', '-v', 'value', 'kinds/large');
-  run('touch', '-d', '2001-09-09 01:46:40.123456789 UTC', 'kinds/empty', 'kinds/empty-directory');
+  chmodSync(at('.git/refs/heads'), 0o550);
+  run('touch', '-d', '2001-09-09 01:46:40.123456789 UTC', 'kinds/empty', 'kinds/empty-directory', '.git', '.git/refs');
   (await sandbox.bento(['init'])).ok();
   const first = (await sandbox.bento(['save', '--json'])).ok().json<{ digest: string }>();
 
@@ -60,6 +65,7 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
   for (const name of ['kinds/gone', 'kinds/gone-directory', 'kinds/made-again', 'node_modules/left-pad/gone.js'])
     rmSync(at(name), { recursive: true });
   writeFiles(workspace, { 'kinds/made-again/new': 'new\n', 'src/main.js': 'changed\n', 'CLAUDE.md': '# changed\n' });
+  writeFiles(workspace, { '.git/HEAD': 'ref: refs/heads/other\n', '.git/refs/heads/other': '1'.repeat(40) });
   rmSync(at('kinds/symlink'));
   writeFileSync(at('kinds/symlink'), 'no link any more\n');
   const second = (await sandbox.bento(['save', '--json'])).ok().json<{ digest: string }>();
