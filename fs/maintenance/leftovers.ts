@@ -9,6 +9,7 @@ import type { Layout } from '../../store/layout.ts';
 import type { Store } from '../../store/store.ts';
 import { isAbandoned } from '../contents/cache-folder.ts';
 import { contentsDir } from '../contents/cached-content.ts';
+import { firstReadsDir } from '../contents/first-reads.ts';
 import { isOwnForkFile } from '../mounts/fork-making.ts';
 import { isConfigTemporary } from '../workspace/config-file.ts';
 import { forkIds } from './roots.ts';
@@ -40,6 +41,7 @@ export function findLeftovers(
   const isOld = ({ mtimeMs }: Stats): boolean => now.getTime() - mtimeMs > FOREIGN_FILE_AGE_MS;
   const isDead = (name: string): boolean => HEX.test(name) && !alive.has(`sha256:${name}`);
   const contents = contentsDir(store.cacheDir);
+  const isDeadCache = (name: string, stat: Stats): boolean => (isTemporary(name) ? isOld(stat) : isDead(name));
   return [
     ...filesIn(store.blobs.dir, isTemporary),
     // A recipe of a blob that has become whole is the last to go.
@@ -50,7 +52,8 @@ export function findLeftovers(
     // Daemons may be fetching into them: they notice.
     ...filesIn(lazyDir(store.root), (name) => isTemporary(name) || isDeadPart(store, alive, name)),
     // Written without a lock, by commands that only look; other programs have other names for what they are writing.
-    ...filesIn(resumeDir(store.cacheDir), (name, stat) => (isTemporary(name) ? isOld(stat) : isDead(name))),
+    ...filesIn(resumeDir(store.cacheDir), isDeadCache),
+    ...filesIn(firstReadsDir(store.cacheDir), isDeadCache),
     ...unpackedLayers(store),
     // Daemons write here at any time; each holds a lock on what it writes.
     ...filesIn(contents, (name) => isTemporary(name) && isAbandoned(join(contents, name))),

@@ -37,6 +37,8 @@ interface Directory {
 export interface StoreTreeOptions extends Ownership {
   /** Serve this checkpoint alone; without it, every checkpoint as a folder named by its manifest's hex digest. */
   manifest?: Digest;
+  /** Told at each read of a file, by its entry in the index, before it is answered. */
+  onRead?: ((id: number) => void) | undefined;
 }
 
 /**
@@ -120,7 +122,9 @@ export class StoreTree implements ServedTree {
 
   /** As `read`, however long it takes. */
   readWaiting(nodeId: number, offset: number, out: Buffer): number {
-    return this.#reader.read(entryOfNode(nodeId), offset, out);
+    const id = entryOfNode(nodeId);
+    this.#options.onRead?.(id);
+    return this.#reader.read(id, offset, out);
   }
 
   /** Names a file in a way that does not depend on the index. */
@@ -136,7 +140,9 @@ export class StoreTree implements ServedTree {
   }
 
   read(nodeId: number, offset: number, out: Buffer): number | 'slow' {
-    return this.#reader.readNow(entryOfNode(nodeId), offset, out);
+    const id = entryOfNode(nodeId);
+    this.#options.onRead?.(id);
+    return this.#reader.readNow(id, offset, out);
   }
 
   xattrs(nodeId: number): Xattrs | undefined {

@@ -8,6 +8,7 @@ import type { CheckpointNode } from '../tree/checkpoint-tree.ts';
 import type { Change } from '../tree/diff-trees.ts';
 import type { Skipped } from '../tree/disk-node.ts';
 import { PathFinder } from '../tree/tree.ts';
+import { FirstOrder } from './first-order.ts';
 import { readGitState } from './git-state.ts';
 import { markEarlier } from './moved-files.ts';
 import { packLayer, type PackedLayer } from './pack-layers.ts';
@@ -60,7 +61,8 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
   else markStored(plans, make);
   markMoved(plans);
   const mayBeThin = base !== undefined && make.options.flat !== true && mayStoreThin();
-  const packed = await packAll(workspace, make, { plans: withEmptyTitles(plans, titles, base), mayBeThin });
+  const order = await FirstOrder.of(workspace.source, { ...make, isRepack: base !== make.head });
+  const packed = await packAll(workspace, make, { plans: withEmptyTitles(plans, titles, base), mayBeThin, order });
   const layers = stackLayers(base, packed, plans, titles);
   const digests = layers.map((layer) => layer.descriptor.digest);
   rememberPacked(workspace.source, make.tree, { plans, packed, layers: digests, startMs });
@@ -83,7 +85,7 @@ export async function makeCheckpoint(workspace: Workspace, make: CheckpointToMak
 async function packAll(
   workspace: Workspace,
   { tree, options }: CheckpointToMake,
-  { plans, mayBeThin }: { plans: readonly LayerPlan<WorkNode>[]; mayBeThin: boolean },
+  { plans, mayBeThin, order }: { plans: readonly LayerPlan<WorkNode>[]; mayBeThin: boolean; order: FirstOrder },
 ): Promise<PackedLayer[]> {
   const planned = plans.flatMap((plan) => plan.entries);
   await using pool = PackPool.for({
@@ -94,7 +96,8 @@ async function packAll(
   const onEvent = options.onEvent ?? (() => undefined);
   const packed: PackedLayer[] = [];
   for (const plan of plans) {
-    packed.push(await packLayer(workspace.source, workspace.layout, plan, { tree, reader, pool, mayBeThin, onEvent }));
+    const options = { tree, reader, pool, mayBeThin, rankOf: order.ranksOf(plan), onEvent };
+    packed.push(await packLayer(workspace.source, workspace.layout, plan, options));
   }
   return packed;
 }

@@ -12,7 +12,8 @@ import type { ContentReader } from '../contents/content-reader.ts';
 import type { TreeSource } from '../tree/index-checkpoint.ts';
 import { MemberCopier } from './copy-members.ts';
 import { EarlierFiles } from './earlier-files.ts';
-import type { LayerPlan } from './plan-layers.ts';
+import { arrange, type RankOf } from './first-files.ts';
+import type { LayerPlan, PlannedEntry } from './plan-layers.ts';
 import { PresentFiles } from './present-files.ts';
 import type { WorkNode, WorkTree } from './work-tree.ts';
 
@@ -38,6 +39,8 @@ export interface PackOptions {
   pool: PackPool;
   /** Whether a layer may be stored as a recipe, with what did not change left where it is. */
   mayBeThin: boolean;
+  /** How early each file is wanted. */
+  rankOf: RankOf<WorkNode>;
   onEvent: (event: SaveEvent) => void;
 }
 
@@ -49,7 +52,7 @@ export async function packLayer(
   source: TreeSource,
   layout: Layout,
   plan: LayerPlan<WorkNode>,
-  { tree, reader, pool, mayBeThin, onEvent }: PackOptions,
+  { tree, reader, pool, mayBeThin, rankOf, onEvent }: PackOptions,
 ): Promise<PackedLayer> {
   const { title } = plan;
   await using ingest = await BlobIngest.create(source.store.blobs, layout.ingestDir, { mayBeThin });
@@ -60,8 +63,10 @@ export async function packLayer(
   const canCopy = plan.entries.some(({ stored }) => stored !== undefined);
   const tell = progressTeller(plan, onEvent);
   using rows = plan.entries.some(({ replaces }) => replaces) ? undefined : new StreamedLayer(source.index);
+  const { first, rest } = arrange(plan.entries, rankOf);
   await using writer = await LayerWriter.create(ingest, {
     pool,
+    hasPrioritised: first.length > 0,
     onEntry: (entry) => {
       entries.push(entry);
       rows?.add(entry);
@@ -71,13 +76,18 @@ export async function packLayer(
     onChanged: (path, { isUnsteady }) => isUnsteady && void unsteady.push(path),
   });
   using copier = new MemberCopier(source);
-  for (let i = 0; i < plan.entries.length;) {
-    const copied = canCopy ? await copier.copy(writer, plan.entries, i) : 0;
-    i += copied;
-    const planned = copied > 0 ? undefined : plan.entries[i++];
-    const present = planned && files.take(planned);
-    if (present !== undefined) await writer.add(present.entry, present.content, present.ifGone);
-  }
+  const writeAll = async (planned: readonly PlannedEntry<WorkNode>[]): Promise<void> => {
+    for (let i = 0; i < planned.length;) {
+      const copied = canCopy ? await copier.copy(writer, planned, i) : 0;
+      i += copied;
+      const next = copied > 0 ? undefined : planned[i++];
+      const present = next && files.take(next);
+      if (present !== undefined) await writer.add(present.entry, present.content, present.ifGone);
+    }
+  };
+  await writeAll(first);
+  if (first.length > 0) await writer.endPrioritised();
+  await writeAll(rest);
   const packed = await writer.finish();
   faultPoint('save.layer-written');
   const storedBytes = await ingest.commit(packed.digest);

@@ -16,6 +16,8 @@ export interface PlannedEntry<A extends TreeNode> {
   earlier?: CheckpointNode | undefined;
   /** The parent has something of this path. */
   replaces: boolean;
+  /** Set for a directory where the parent has something else. */
+  mustPrecede?: boolean;
   /** Equal for the names of one object that has several, whatever its type. */
   linkKey: string | undefined;
 }
@@ -67,6 +69,7 @@ export function planLayers<A extends TreeNode>(
       content: change.after.type === 'file' ? change.after : undefined,
       earlier: change.after.type === 'file' && change.before?.type === 'file' ? change.before : undefined,
       replaces: change.before !== undefined,
+      ...(isNewKind(change) && { mustPrecede: true }),
       linkKey: change.after.linkKey,
     });
     if (change.after.type !== 'dir') planOf(title).fileCountChange += 1;
@@ -84,6 +87,11 @@ export function planLayers<A extends TreeNode>(
     joinHardLinks(plan.entries);
   }
   return [...plans.values()].filter((plan) => plan.entries.length > 0 || plan.fileCountChange !== 0);
+}
+
+/** Whether a directory stands where something else was. */
+function isNewKind({ before, after }: Change): boolean {
+  return after?.type === 'dir' && before !== undefined && before.type !== 'dir';
 }
 
 /** The directories on the way to the entries that are not among them. */

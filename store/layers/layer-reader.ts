@@ -7,12 +7,12 @@ import { BentoError, errnoOf } from '../errors.ts';
 import { decodeFooter, FOOTER_BYTES, type Footer } from './footer.ts';
 import { readForeignItems } from './foreign-layer.ts';
 import { gunzipMember, gunzipPrefix, gunzipPrefixSync, memberBytesMax } from './gzip-member.ts';
-import type { LayerContents, LayerItem } from './layer-contents.ts';
+import type { LayerItem } from './layer-contents.ts';
 import { TOC_NAME } from './reserved-names.ts';
 import { BLOCK_BYTES } from './tar-fields.ts';
 import { decodeTarHeader } from './tar-header.ts';
 import { TarInput, type TarBytesListener } from './tar-input.ts';
-import { decodeToc } from './toc-decode.ts';
+import { decodeToc, type TocContents } from './toc-decode.ts';
 import { TOC_JSON_BYTES_MAX } from './toc.ts';
 
 const TOC_MEMBER_BYTES_MAX = 128 * 1024 * 1024;
@@ -24,7 +24,7 @@ export interface BlobReader {
   readAt(offset: number, length: number): Promise<Buffer>;
 }
 
-export interface LayerToc extends LayerContents {
+export interface LayerToc extends TocContents {
   /** Of the JSON as stored: the value of the annotation `containerd.io/snapshot/stargz/toc.digest`. */
   tocDigest: Digest;
   tocOffset: number;
@@ -63,7 +63,7 @@ export async function readToc(reader: BlobReader, expected?: Digest): Promise<La
   return contents && { ...contents, tocDigest, tocOffset };
 }
 
-function decodeIfUsable(json: Buffer, tocOffset: number): LayerContents | undefined {
+function decodeIfUsable(json: Buffer, tocOffset: number): TocContents | undefined {
   try {
     return decodeToc(json, { tocOffset });
   } catch (error) {

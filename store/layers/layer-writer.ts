@@ -12,7 +12,7 @@ import { LargeFile, LargePieces, type LargeContent } from './large-file.ts';
 import { LayerOutput, type LayerSink } from './layer-output.ts';
 import type { FileJob, RecordItem } from './pack-job.ts';
 import type { PackedChunk, PackedFile, PackedGroup, PackPool } from './pack-pool.ts';
-import { LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, TOC_NAME } from './reserved-names.ts';
+import { LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME } from './reserved-names.ts';
 import type { ChangedFile, FileTimes } from './steady-read.ts';
 import { BLOCK_BYTES, paddingOf } from './tar-fields.ts';
 import { encodeFormatFileHeader, encodeTarHeader, MARKER_METADATA } from './tar-header.ts';
@@ -53,6 +53,8 @@ interface LargeRest {
 export interface LayerWriterOptions {
   /** Where the work is done. */
   pool: PackPool;
+  /** Some files are wanted first: they are added before anything else, until `endPrioritised`. */
+  hasPrioritised?: boolean;
   /** Called for each entry once it is written, in archive order, with the digest and chunks of what was read. */
   onEntry?: (entry: PackedEntry) => void;
   /** Called for each file that was not there any more; what was added as `ifGone` is written in its place. */
@@ -95,6 +97,8 @@ export class LayerWriter {
   readonly #options: LayerWriterOptions;
   readonly #chain: TaskChain;
   readonly #paths = new Set<ByteString>();
+  /** What is added now is wanted first. */
+  #isAhead: boolean;
   #group: RecordItem[] = [];
   #groupBytes = 0;
   readonly #toc = new TocBuilder();
@@ -105,17 +109,20 @@ export class LayerWriter {
   private constructor(sink: LayerSink, options: LayerWriterOptions) {
     this.#out = new LayerOutput(sink);
     this.#options = options;
+    this.#isAhead = options.hasPrioritised === true;
     this.#chain = new TaskChain(options.pool.width * GROUPS_PER_THREAD);
   }
 
   static async create(sink: LayerSink, options: LayerWriterOptions): Promise<LayerWriter> {
     const writer = new LayerWriter(sink, options);
-    await writer.#writeLandmark();
+    if (!writer.#isAhead) await writer.#writeLandmark(NO_PREFETCH_LANDMARK);
     return writer;
   }
 
   /**
-   * Adds an entry. Entries come in archive order: depth-first, parents before children.
+   * Adds an entry. Entries come in archive order: depth-first, parents before children. Only files that are wanted first come
+   * before, in their own order and without their directories: `tar` sets a directory's time when it leaves it, so each
+   * stands with the rest of what is in it.
    *
    * @param content - of a file, read to its end: the archived size is what was read, not what `entry` says
    * @param ifGone - what to write when a file given by its path is gone
@@ -176,9 +183,22 @@ export class LayerWriter {
     );
   }
 
+  /** Ends what is wanted first: a reader that fetches the blob up to here has all of it. Everything else follows. */
+  async endPrioritised(): Promise<void> {
+    this.#chain.assertOpen();
+    if (!this.#isAhead) throw new RangeError('nothing in this layer is wanted first, or not any more');
+    await this.#endGroup();
+    this.#isAhead = false;
+    await this.#chain.add(
+      () => Promise.resolve(),
+      async () => await this.#writeLandmark(PREFETCH_LANDMARK),
+    );
+  }
+
   /** Writes the table of contents and the footer, once everything before them is written. */
   async finish(): Promise<PackedLayer> {
     this.#chain.assertOpen();
+    if (this.#isAhead) await this.endPrioritised();
     await this.#endGroup();
     await this.#chain.finish();
     const toc = this.#toc.finish();
@@ -422,11 +442,11 @@ export class LayerWriter {
     this.#options.onEntry?.(packed);
   }
 
-  async #writeLandmark(): Promise<void> {
-    await this.#writeBare(encodeFormatFileHeader(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT.length));
+  async #writeLandmark(name: ByteString): Promise<void> {
+    await this.#writeBare(encodeFormatFileHeader(name, LANDMARK_CONTENT.length));
     const blobOffset = await this.#writeBare(LANDMARK_CONTENT);
     await this.#writeBare(Buffer.alloc(paddingOf(LANDMARK_CONTENT.length)));
-    this.#toc.addLine(encodeFormatFileEntry(NO_PREFETCH_LANDMARK, LANDMARK_CONTENT, blobOffset));
+    this.#toc.addLine(encodeFormatFileEntry(name, LANDMARK_CONTENT, blobOffset));
   }
 }
 

@@ -3,7 +3,7 @@ import { parseDigest } from '../digest.ts';
 import type { Chunk, EntryType, Metadata, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
 import { LayerCollector, type LayerContents, type LayerItem } from './layer-contents.ts';
-import { isFormatFile } from './reserved-names.ts';
+import { isFormatFile, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK } from './reserved-names.ts';
 import { MARKER_METADATA } from './tar-header.ts';
 import { checkPath, normalizePath, parseArchivedName, PATH_BYTES_MAX } from './tar-name.ts';
 import { CHUNK_BYTES_MAX, TOC_ENTRY_COUNT_MAX, TOC_JSON_BYTES_MAX, TOC_TYPES, TOC_VERSION } from './toc.ts';
@@ -30,6 +30,12 @@ export interface TocPlace {
   tocOffset: number;
 }
 
+/** What a table of contents says of its layer. */
+export interface TocContents extends LayerContents {
+  /** Where in the blob the files end that are wanted first: they begin at 0. Absent when none are. */
+  prefetchEnd?: number;
+}
+
 /**
  * Reads the table of contents of an eStargz layer, written by us or by anybody. It is an attacker's until every number
  * and name in it has been checked, which happens here.
@@ -37,7 +43,7 @@ export interface TocPlace {
  * @throws BentoError FORMAT_INVALID when it breaks a rule, FORMAT_UNSUPPORTED when its chunks are larger than
  *   `CHUNK_BYTES_MAX` or carry no digest (read the layer as plain tar+gzip then)
  */
-export function decodeToc(json: Buffer, { tocOffset }: TocPlace): LayerContents {
+export function decodeToc(json: Buffer, { tocOffset }: TocPlace): TocContents {
   const groups = groupEntries(parseEntries(json));
   const ends = memberEnds(groups, tocOffset);
   const collector = new LayerCollector();
@@ -45,7 +51,24 @@ export function decodeToc(json: Buffer, { tocOffset }: TocPlace): LayerContents 
     const item = decodeGroup(group, ends);
     if (item) collector.add(item);
   }
-  return collector.finish();
+  const prefetchEnd = endOfPrioritised(groups, ends);
+  return { ...collector.finish(), ...(prefetchEnd !== undefined && { prefetchEnd }) };
+}
+
+/**
+ * What the landmarks say. Of several the first counts, and none where it is said, too, that no files are wanted first; one
+ * that is no file with content says nothing.
+ */
+function endOfPrioritised(groups: Group[], ends: ReadonlyMap<number, number>): number | undefined {
+  const landmarks = groups.filter(({ head, name }) => head['type'] === 'reg' && isFormatFile(normalizePath(name)));
+  if (landmarks.some(({ name }) => normalizePath(name) === NO_PREFETCH_LANDMARK)) return undefined;
+  const landmark = landmarks.find(({ name }) => normalizePath(name) === PREFETCH_LANDMARK);
+  const [data] = landmark === undefined ? [] : dataOf(landmark);
+  if (data === undefined) return undefined;
+  const offset = asCount(data['offset'], 'offset');
+  // It should begin a member. In one that it shares, files that come before it are wanted, too.
+  const end = asCount(data['innerOffset'], 'innerOffset') === 0 ? offset : (ends.get(offset) ?? offset);
+  return end === 0 ? undefined : end;
 }
 
 function parseEntries(json: Buffer): unknown[] {

@@ -1,10 +1,11 @@
 import type { Digest } from '../digest.ts';
 import { parseDigest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { readToc } from '../layers/layer-reader.ts';
+import { prefetchLength } from '../layers/prefetch.ts';
+import { readToc, type LayerToc } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
-import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
+import { createLazyBlob, notePrefetchEnd, removeLazyBlob } from './lazy-blobs.ts';
 import type { LazyFetcher } from './lazy-fetcher.ts';
 import type { LazySource } from './lazy-record.ts';
 
@@ -37,25 +38,27 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
   const { storeRoot, fetcher, source, fetchesRest } = beginning;
   const { digest, size: sizeBytes } = layer;
   const isNew = await createLazyBlob(storeRoot, { digest, sizeBytes, source, fetchesRest });
-  const keeps = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
+  const toc = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
     if (isNew) removeLazyBlob(storeRoot, digest);
     throw error;
   });
-  if (!keeps && isNew) removeLazyBlob(storeRoot, digest);
-  return keeps;
+  if (toc === undefined && isNew) removeLazyBlob(storeRoot, digest);
+  const prefetchEnd = toc && prefetchLength(toc);
+  if (prefetchEnd !== undefined) await notePrefetchEnd(storeRoot, digest, prefetchEnd);
+  return toc !== undefined;
 }
 
-/** @returns whether the layer has a table of contents that can be used */
+/** @returns undefined when the layer has no table of contents that can be used */
 async function fetchToc(
   { digest, size }: Descriptor,
   expected: Digest,
   { fetcher, signal }: { fetcher: LazyFetcher; signal: AbortSignal | undefined },
-): Promise<boolean> {
+): Promise<LayerToc | undefined> {
   const options = signal && { signal };
   const tail = tailOf(size);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
-  const read = async (): Promise<boolean> => (await readToc(reader, expected)) !== undefined;
+  const read = async (): Promise<LayerToc | undefined> => await readToc(reader, expected);
   try {
     return await read();
   } catch (error) {

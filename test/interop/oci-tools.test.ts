@@ -9,7 +9,8 @@ import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 /** What eStargz adds to every layer, and container tools unpack like any other file. */
-const MARKERS = ['stargz.index.json', '.no.prefetch.landmark'];
+const LANDMARKS = ['.no.prefetch.landmark', '.prefetch.landmark'];
+const MARKERS = ['stargz.index.json', ...LANDMARKS];
 const OWN_FILES = ['.', 'bento.yaml', '.bentoignore', ...MARKERS];
 
 interface Stack {
@@ -38,6 +39,10 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
     'kinds/żółć and space': 'name\n',
     [`kinds/${'n'.repeat(150)}/${'m'.repeat(150)}`]: 'long\n',
     'node_modules/left-pad/gone.js': 'gone\n',
+    // Among those that layers put first, before their directories.
+    '.git/HEAD': 'ref: refs/heads/main\n',
+    '.git/refs/heads/main': '0'.repeat(40),
+    'node_modules/.package-lock.json': '{}\n',
   });
   mkdirSync(at('kinds/empty-directory'));
   linkSync(at('src/main.js'), at('kinds/hard-link'));
@@ -47,7 +52,8 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
   run('chown', '123:456', 'kinds/empty');
   chmodSync(at('kinds/large'), 0o4751);
   run('setfattr', '-n', 'user.text', '-v', 'value', 'kinds/large');
-  run('touch', '-d', '2001-09-09 01:46:40.123456789 UTC', 'kinds/empty', 'kinds/empty-directory');
+  chmodSync(at('.git/refs/heads'), 0o550);
+  run('touch', '-d', '2001-09-09 01:46:40.123456789 UTC', 'kinds/empty', 'kinds/empty-directory', '.git', '.git/refs');
   (await sandbox.bento(['init'])).ok();
   const first = (await sandbox.bento(['save', '--json'])).ok().json<{ digest: string }>();
 
@@ -59,6 +65,7 @@ async function saveStack(t: ExecutionContext): Promise<Stack> {
   for (const name of ['kinds/gone', 'kinds/gone-directory', 'kinds/made-again', 'node_modules/left-pad/gone.js'])
     rmSync(at(name), { recursive: true });
   writeFiles(workspace, { 'kinds/made-again/new': 'new\n', 'src/main.js': 'changed\n', 'CLAUDE.md': '# changed\n' });
+  writeFiles(workspace, { '.git/HEAD': 'ref: refs/heads/other\n', '.git/refs/heads/other': '1'.repeat(40) });
   rmSync(at('kinds/symlink'));
   writeFileSync(at('kinds/symlink'), 'no link any more\n');
   const second = (await sandbox.bento(['save', '--json'])).ok().json<{ digest: string }>();
@@ -193,7 +200,8 @@ testSerialNeeding({ root: true, tools: ['gzip', 'tar', 'setfattr'] })(
       const blob = blobPath(sandbox, digest);
       run('gzip', ['-t'], { stdio: 'pipe', input: readFileSync(blob) });
       const listed = run('tar', ['--warning=no-unknown-keyword', '-tzf', blob]).trimEnd().split('\n');
-      for (const marker of MARKERS) t.is(listed.filter((name) => name === marker).length, 1, `${marker} in ${digest}`);
+      t.is(listed.filter((name) => LANDMARKS.includes(name)).length, 1, `one landmark in ${digest}`);
+      t.is(listed.filter((name) => MARKERS.includes(name)).length, 2, `the table of contents in ${digest}`);
       const files = listed.filter((name) => !name.endsWith('/') && !MARKERS.includes(name) && !name.includes('.wh.'));
       if (annotations['dev.bento.layer.file-count'] !== undefined) {
         t.is(

@@ -7,7 +7,7 @@ import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 /** What eStargz adds to every layer, and container tools unpack like any other file. */
-const MARKERS = ['stargz.index.json', '.no.prefetch.landmark'];
+const MARKERS = ['stargz.index.json', '.no.prefetch.landmark', '.prefetch.landmark'];
 const OWN_FILES = ['.', 'bento.yaml', '.bentoignore', ...MARKERS];
 
 /** @throws Error with what the tool wrote to stderr */

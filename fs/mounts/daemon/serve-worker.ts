@@ -11,8 +11,9 @@ import type { FilePart } from '../../contents/content-not-here.ts';
 import type { Switched } from '../../overlay/switch-tree.ts';
 import type { ConnectionSpec } from './connection.ts';
 import { Connection, serve, serveBuffers, type ServeOptions } from '../../serving/serve-loop.ts';
+import { FirstReads, ReadLog } from '../../serving/read-log.ts';
 import { openServedWorkspace, type OpenWorkspace } from './served-workspace.ts';
-import { openServing, servedTree } from './served-trees.ts';
+import { openServing, servedTree, type Serving } from './served-trees.ts';
 
 /**
  * What a thread that answers FUSE requests is given. With a connection of its own it blocks in read(2) on it, which costs
@@ -21,6 +22,8 @@ import { openServing, servedTree } from './served-trees.ts';
 export interface ServeWorkerData {
   storeRoot: string;
   verified: SharedArrayBuffer;
+  /** For the `ReadLog` of the process. */
+  reads: SharedArrayBuffer;
   /** Where requests that take long go. */
   slow: MessagePort;
   only?: ConnectionToServe;
@@ -77,9 +80,13 @@ const LOOKS_MAX = 128;
 const TURN_MAX = 32;
 const GARBAGE_BYTES_MAX = 32 << 20;
 
-const { storeRoot, verified, slow, only, wakeFd } = workerData as ServeWorkerData;
+const { storeRoot, verified, reads, slow, only, wakeFd } = workerData as ServeWorkerData;
 allowGarbage(GARBAGE_BYTES_MAX, 'major');
-const serving = await openServing(storeRoot, verified);
+const firstReads = new FirstReads(new ReadLog(reads));
+const serving: Serving = {
+  ...(await openServing(storeRoot, verified)),
+  onRead: (id) => firstReads.note(id),
+};
 
 /** A connection among others. */
 interface Polled {

@@ -9,7 +9,7 @@ import type { ConnectionSpec } from './connection.ts';
 import { LargeTree } from '../../serving/large-tree.ts';
 import type { ServeOptions } from '../../serving/serve-loop.ts';
 import type { ServedTree } from '../../serving/served-tree.ts';
-import { StoreTree } from '../../serving/store-tree.ts';
+import { StoreTree, type StoreTreeOptions } from '../../serving/store-tree.ts';
 
 /** What a thread needs to answer for trees of one store; each has its own, because none can be shared between threads. */
 export interface Serving {
@@ -19,6 +19,8 @@ export interface Serving {
   trees: Trees;
   cache: ContentCache;
   reader: ContentReader;
+  /** Set where the trees of this thread are read from. */
+  onRead?: StoreTreeOptions['onRead'];
 }
 
 /** @param verified - what the threads of this process know of the content cache, from `newVerifiedMemory` */
@@ -33,19 +35,19 @@ export async function openServing(storeRoot: string, verified: SharedArrayBuffer
 
 /** The tree that a connection shows, and how it is served. */
 export function servedTree(
-  { store, entries, trees, reader }: Serving,
+  { store, entries, trees, reader, onRead }: Serving,
   { shows, negotiated }: ConnectionSpec,
 ): { tree: ServedTree; options: ServeOptions } {
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const resume = negotiated;
   switch (shows.kind) {
     case 'tree': {
-      const tree = new StoreTree(entries, trees, reader, { owner, keepOwners: shows.keepOwners });
+      const tree = new StoreTree(entries, trees, reader, { owner, keepOwners: shows.keepOwners, onRead });
       return { tree, options: { resume, xattrs: shows.xattrs, mayGrow: (nodeId) => nodeId === ROOT_NODE_ID } };
     }
     case 'checkpoint': {
       const { manifest, keepOwners, xattrs } = shows;
-      const tree = new StoreTree(entries, trees, reader, { owner, keepOwners, manifest });
+      const tree = new StoreTree(entries, trees, reader, { owner, keepOwners, manifest, onRead });
       return { tree, options: { resume, xattrs } };
     }
     case 'large':
@@ -56,7 +58,7 @@ export function servedTree(
       return { tree: new StoreTree(entries, trees, reader, { owner, keepOwners, manifest }), options: { resume } };
     }
     case 'all': {
-      const tree = new AllTree(store, new StoreTree(entries, trees, reader, { owner, keepOwners: false }));
+      const tree = new AllTree(store, new StoreTree(entries, trees, reader, { owner, keepOwners: false, onRead }));
       return { tree, options: { resume, mayGrow: (nodeId) => tree.mayGrow(nodeId) } };
     }
   }

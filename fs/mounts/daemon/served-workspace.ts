@@ -89,11 +89,12 @@ export function treeOptions(
 }
 
 function checkpointBelow(
-  { entries, trees, reader }: Serving,
+  { entries, trees, reader, onRead }: Serving,
   { keepOwners }: WorkspaceKind,
   manifest: Digest,
 ): CheckpointBelow {
-  return new CheckpointBelow(new StoreTree(entries, trees, reader, { owner: processOwner(), keepOwners, manifest }));
+  const options = { owner: processOwner(), keepOwners, manifest, onRead };
+  return new CheckpointBelow(new StoreTree(entries, trees, reader, options));
 }
 
 function processOwner(): { uid: number; gid: number } {

@@ -12,7 +12,9 @@ import { eventfd, recvFd, setNonBlocking, wake } from '../../../store/syscalls.t
 import { packError, unpackError } from '../../../store/thread-error.ts';
 import { isIndexed, openTree } from '../../tree/index-checkpoint.ts';
 import { newVerifiedMemory } from '../../contents/verified-stamps.ts';
+import { newReadLogMemory, ReadLog } from '../../serving/read-log.ts';
 import type { LargeFile, Prepared, ServerEvent, ServerRequest } from './connection.ts';
+import { FirstReadsKeeper } from './first-reads-keeper.ts';
 import type { IndexWorkerData } from './index-worker.ts';
 import type {
   ConnectionToServe,
@@ -50,6 +52,8 @@ class Server {
   readonly #connections = new Set<string>();
   readonly #slow: Worker;
   readonly #verified: SharedArrayBuffer;
+  readonly #reads = newReadLogMemory();
+  readonly #firstReads: FirstReadsKeeper;
   #polled: { worker: Worker; wakeFd: number } | undefined;
   /** Descriptors of connections that share a thread, by their mount points. */
   readonly #polledFds = new Map<string, number>();
@@ -61,6 +65,7 @@ class Server {
   constructor(serving: Serving, verified: SharedArrayBuffer) {
     this.#serving = serving;
     this.#verified = verified;
+    this.#firstReads = new FirstReadsKeeper(serving, new ReadLog(this.#reads));
     const data: SlowWorkerData = { storeRoot: serving.store.root, verified };
     this.#slow = this.#startWorker('./slow-worker.js', data, []);
     this.#slow.on('message', (message: SlowWorkerMessage) => this.#hearSlow(message));
@@ -70,6 +75,7 @@ class Server {
     switch (request.op) {
       case 'ping':
         tell({ event: 'pong' });
+        this.#keepFirstReads();
         return;
       case 'serve':
         this.#serve({ ...request.connection, fd: recvFd(DESCRIPTORS_FD) });
@@ -145,7 +151,13 @@ class Server {
       port2,
     ]);
     const { root } = this.#serving.store;
-    const all: ServeWorkerData = { ...data, storeRoot: root, verified: this.#verified, slow: port1 };
+    const all: ServeWorkerData = {
+      ...data,
+      storeRoot: root,
+      verified: this.#verified,
+      reads: this.#reads,
+      slow: port1,
+    };
     const worker = this.#startWorker('./serve-worker.js', all, [port1]);
     worker.on('message', (message: ServeWorkerMessage) => {
       if ('error' in message) log.error(message, 'request failed');
@@ -185,8 +197,18 @@ class Server {
     this.#polledFds.delete(target);
     this.#connections.delete(target);
     this.#slow.postMessage({ ended: target } satisfies SlowWorkerOrder);
+    this.#keepFirstReads();
     tell({ event: 'ended', target });
     endIfUnused();
+  }
+
+  /** Nobody's work depends on it. */
+  #keepFirstReads(): void {
+    try {
+      this.#firstReads.collect();
+    } catch (error) {
+      log.warn(`what was read first cannot be noted: ${String(error)}`);
+    }
   }
 
   async #prepare(manifest: Digest): Promise<Prepared> {

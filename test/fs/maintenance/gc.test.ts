@@ -10,7 +10,7 @@ import { readHeadRecords, removeHeadRecord } from '../../../fs/workspace/heads.t
 import { saveWorkspace } from '../../../fs/workspace/save.ts';
 import { openCheckpoint, type Workspace } from '../../../fs/workspace/workspace.ts';
 import { shareBlobs } from '../../../store/blob-lock.ts';
-import type { Digest } from '../../../store/digest.ts';
+import { hexOf, type Digest } from '../../../store/digest.ts';
 import { storeCheckpoint } from '../../../store/checkpoint.ts';
 import { headOf, newFolder, newSource, newWorkspace, reopenWorkspace } from '../../fixtures/workspaces.ts';
 
@@ -203,6 +203,7 @@ test('collectGarbage() removes what killed commands left, and leaves alone what 
   const workspace = await newWorkspace(t);
   const { store } = workspace.source;
   await saveTimes(workspace, 1);
+  const live = (await headOf(workspace)).checkpoint.layers[0]?.descriptor.digest as Digest;
   const old = new Date(Date.now() - 2 * DAY_MS);
   const make = (path: string, isOld = false): string => {
     mkdirSync(join(path, '..'), { recursive: true });
@@ -218,8 +219,12 @@ test('collectGarbage() removes what killed commands left, and leaves alone what 
     make(join(store.cacheDir, 'resume', 'sha256', 'a'.repeat(64))),
     make(join(store.cacheDir, 'resume', 'sha256', '.tmp-4-d'), true),
     dirname(dirname(make(join(store.cacheDir, 'unpacked', 'sha256', 'a'.repeat(64))))),
+    make(join(store.cacheDir, 'first-reads', 'a'.repeat(64))),
+    make(join(store.cacheDir, 'first-reads', '.tmp-6-f'), true),
   ];
   const kept = [
+    make(join(store.cacheDir, 'first-reads', hexOf(live))),
+    make(join(store.cacheDir, 'first-reads', '.tmp-7-g')),
     make(join(store.cacheDir, 'resume', 'sha256', '.tmp-5-e')),
     make(join(workspace.layout.ingestDir, 'sha256_being-written')),
     make(join(store.blobs.dir, 'README'), true),

@@ -8,6 +8,7 @@ import { setTimeout } from 'node:timers/promises';
 
 import test from 'ava';
 
+import { storeFirstReads } from '../../../fs/contents/first-reads.ts';
 import { diffTrees } from '../../../fs/tree/diff-trees.ts';
 import { openTree } from '../../../fs/tree/index-checkpoint.ts';
 import { updateConfig } from '../../../fs/workspace/config-file.ts';
@@ -55,6 +56,7 @@ for (const seed of SEEDS) {
     const workspace = await newWorkspace(t, { rules: SCATTERED[0] ?? [] });
     for (let step = 1; step <= STEPS; step += 1) {
       changeDirectory(workspace.dir, random);
+      if (random.chance(0.3)) await pretendReads(workspace, random);
       if (random.chance(0.1)) workspace.setup.rules = random.pick(SCATTERED); // as when somebody edits `layers:`
       const wanted = factsOnDisk(workspace.dir);
       const { saved } = await saveWorkspace(workspace, { flat: random.chance(0.15) }); // written anew, by copying
@@ -71,6 +73,16 @@ for (const seed of SEEDS) {
     const { tree } = await headOf(workspace);
     t.deepEqual([...walkTree(rebuilt.tree)].map(shownNode), [...walkTree(tree)].map(shownNode), 'from the blobs alone');
   });
+}
+
+/** As if some files of the head had been read while it was mounted. */
+async function pretendReads({ config, source }: Workspace, random: Random): Promise<void> {
+  if (config.head === undefined) return;
+  const { checkpoint } = await openCheckpoint(source, config.head as Digest);
+  for (const { descriptor } of checkpoint.layers) {
+    const positions = Array.from({ length: random.below(20) }, () => 2 + random.below(40));
+    storeFirstReads(source.store.cacheDir, descriptor.digest, positions);
+  }
 }
 
 /** Ids come from the index, which has other numbers when it is made anew. */

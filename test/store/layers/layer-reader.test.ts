@@ -146,6 +146,7 @@ test('decodeToc() reads what the reference writer writes', async (t) => {
       },
     ],
     opaqueDirs: ['other'],
+    prefetchEnd: 5,
   });
 });
 
