@@ -100,7 +100,7 @@ async function tocOf({ blobs }: Store, { descriptor }: CheckpointLayer): Promise
   const tocDigest = annotations?.[KEYS.tocDigest];
   if (tocDigest === undefined) return undefined;
   try {
-    const blob = await blobs.open(digest);
+    const blob = blobs.open(digest);
     try {
       return await readToc(blob, parseDigest(tocDigest, KEYS.tocDigest));
     } finally {

@@ -127,7 +127,7 @@ async function firstIn(workspace: Workspace, title: string): Promise<string[][]>
   const { checkpoint } = await headOf(workspace);
   const orders: string[][] = [];
   for (const { descriptor } of checkpoint.layers.filter((layer) => layer.title === title)) {
-    const blob = await workspace.source.store.blobs.open(descriptor.digest);
+    const blob = workspace.source.store.blobs.open(descriptor.digest);
     const toc = await readToc(blob);
     blob.close();
     orders.push(prioritisedFiles(toc ?? { entries: [] }).map(({ path }) => path));
