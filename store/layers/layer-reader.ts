@@ -47,6 +47,22 @@ export async function readFooter(reader: BlobReader): Promise<Footer | undefined
  * @throws BentoError DIGEST_MISMATCH when it is not the `expected` one, FORMAT_INVALID when it breaks a rule
  */
 export async function readToc(reader: BlobReader, expected?: Digest): Promise<LayerToc | undefined> {
+  const stored = await readTocJson(reader, expected);
+  if (stored === undefined) return undefined;
+  const { json, tocDigest, tocOffset } = stored;
+  const contents = decodeIfUsable(json, tocOffset);
+  return contents && { ...contents, tocDigest, tocOffset };
+}
+
+/** A table of contents as it is stored. */
+export interface StoredToc {
+  json: Buffer;
+  tocDigest: Digest;
+  tocOffset: number;
+}
+
+/** As `readToc`, but nobody looks into it. */
+export async function readTocJson(reader: BlobReader, expected?: Digest): Promise<StoredToc | undefined> {
   const footer = await readFooter(reader);
   if (footer === undefined || footer.kind === 'external') return undefined;
   const { tocOffset, footerBytes } = footer;
@@ -59,8 +75,7 @@ export async function readToc(reader: BlobReader, expected?: Digest): Promise<La
   if (expected !== undefined && tocDigest !== expected) {
     throw new BentoError('DIGEST_MISMATCH', `the table of contents of a layer is ${tocDigest}, not ${expected}`);
   }
-  const contents = decodeIfUsable(json, tocOffset);
-  return contents && { ...contents, tocDigest, tocOffset };
+  return { json, tocDigest, tocOffset };
 }
 
 function decodeIfUsable(json: Buffer, tocOffset: number): TocContents | undefined {

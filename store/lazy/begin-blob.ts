@@ -1,11 +1,10 @@
 import type { Digest } from '../digest.ts';
 import { parseDigest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { prefetchLength } from '../layers/prefetch.ts';
-import { readToc, type LayerToc } from '../layers/layer-reader.ts';
+import { readToc, readTocJson } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
-import { createLazyBlob, notePrefetchEnd, removeLazyBlob } from './lazy-blobs.ts';
+import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
 import type { LazyFetcher } from './lazy-fetcher.ts';
 import type { LazySource } from './lazy-record.ts';
 
@@ -38,27 +37,26 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
   const { storeRoot, fetcher, source, fetchesRest } = beginning;
   const { digest, size: sizeBytes } = layer;
   const isNew = await createLazyBlob(storeRoot, { digest, sizeBytes, source, fetchesRest });
-  const toc = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
+  const keeps = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
     if (isNew) removeLazyBlob(storeRoot, digest);
     throw error;
   });
-  if (toc === undefined && isNew) removeLazyBlob(storeRoot, digest);
-  const prefetchEnd = toc && prefetchLength(toc);
-  if (prefetchEnd !== undefined) await notePrefetchEnd(storeRoot, digest, prefetchEnd);
-  return toc !== undefined;
+  if (!keeps && isNew) removeLazyBlob(storeRoot, digest);
+  return keeps;
 }
 
-/** @returns undefined when the layer has no table of contents that can be used */
+/** @returns whether the layer has a table of contents that can be used; ours always can, and is not looked into twice */
 async function fetchToc(
-  { digest, size }: Descriptor,
+  { digest, size, annotations }: Descriptor,
   expected: Digest,
   { fetcher, signal }: { fetcher: LazyFetcher; signal: AbortSignal | undefined },
-): Promise<LayerToc | undefined> {
+): Promise<boolean> {
   const options = signal && { signal };
   const tail = tailOf(size);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
-  const read = async (): Promise<LayerToc | undefined> => await readToc(reader, expected);
+  const readIt = annotations?.[KEYS.fileCount] === undefined ? readToc : readTocJson;
+  const read = async (): Promise<boolean> => (await readIt(reader, expected)) !== undefined;
   try {
     return await read();
   } catch (error) {

@@ -1,9 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { shortDigest, type Digest } from '../../../store/digest.ts';
+import { parseDigest, shortDigest, type Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
+import { readToc } from '../../../store/layers/layer-reader.ts';
+import { prefetchLength } from '../../../store/layers/prefetch.ts';
+import { notePrefetchEnd } from '../../../store/lazy/lazy-blobs.ts';
 import type { LazyFetcher } from '../../../store/lazy/lazy-fetcher.ts';
 import { readRecord } from '../../../store/lazy/lazy-record.ts';
+import { KEYS, type Descriptor } from '../../../store/manifest.ts';
 import type { Store } from '../../../store/store.ts';
 import { isPartlyHere } from '../../contents/remote-reader.ts';
 import { MountTable } from '../mount-table.ts';
@@ -51,7 +55,8 @@ export class RestFetcher {
 
   async #fetch(manifest: Digest): Promise<void> {
     const isWanted = this.#whileMounted(manifest);
-    for (const digest of await this.#partsOf(manifest)) {
+    for (const { digest, annotations } of await this.#partsOf(manifest)) {
+      await this.#notePrefetch(digest, annotations?.[KEYS.tocDigest]);
       while ((await this.#fetchBlob(digest, isWanted)) === 'unreachable') {
         await sleep(PAUSE_MS);
         if (!(await isWanted())) return;
@@ -71,17 +76,25 @@ export class RestFetcher {
   }
 
   /** The blobs of which a part is missing that is to be fetched, the smallest first. */
-  async #partsOf(manifest: Digest): Promise<Digest[]> {
+  async #partsOf(manifest: Digest): Promise<Descriptor[]> {
     const { layers } = await this.#store.loadCheckpoint(manifest);
     const { root } = this.#store;
-    return [...new Set(layers.map(({ descriptor }) => descriptor.digest))]
-      .filter((digest) => isPartlyHere(root, digest))
-      .flatMap((digest) => {
-        const record = readRecord(root, digest);
-        return record?.fetchesRest === true ? [{ digest, sizeBytes: record.sizeBytes }] : [];
-      })
-      .sort((a, b) => a.sizeBytes - b.sizeBytes)
-      .map(({ digest }) => digest);
+    const parts = new Map(layers.map(({ descriptor }) => [descriptor.digest, descriptor]));
+    return [...parts.values()]
+      .filter(({ digest }) => isPartlyHere(root, digest) && readRecord(root, digest)?.fetchesRest === true)
+      .sort((a, b) => a.size - b.size);
+  }
+
+  /** Finds out which part of a layer holds the files that are read first. What goes wrong there will be told by whoever reads. */
+  async #notePrefetch(digest: Digest, tocDigest: string | undefined): Promise<void> {
+    const { root } = this.#store;
+    if (tocDigest === undefined || readRecord(root, digest)?.prefetchEnd !== undefined) return;
+    try {
+      const toc = await readToc(await this.#fetcher.reader(digest), parseDigest(tocDigest, KEYS.tocDigest));
+      await notePrefetchEnd(root, digest, (toc && prefetchLength(toc)) ?? 0);
+    } catch (error) {
+      if (!(error instanceof BentoError)) throw error;
+    }
   }
 
   #whileMounted(manifest: Digest): () => Promise<boolean> {
