@@ -65,6 +65,7 @@ export function parseArchivedName(tarName: ByteString, truePath: ByteString | un
  * @throws BentoError FORMAT_INVALID for `..`, an empty component, a NUL, or a path beyond the limits
  */
 export function normalizePath(name: ByteString): ByteString {
+  if (isPlain(name)) return name;
   if (name === '') throw invalidName(name, 'it is empty');
   if (name.length > PATH_BYTES_MAX) throw invalidName(name, `it is longer than ${PATH_BYTES_MAX} bytes`);
   if (name.includes('\0')) throw invalidName(name, 'it contains a NUL');
@@ -74,6 +75,27 @@ export function normalizePath(name: ByteString): ByteString {
   if (components.includes('')) throw invalidName(name, 'it has an empty component');
   if (components.includes('..')) throw invalidName(name, 'it climbs with ..');
   return components.includes('.') ? components.filter((part) => part !== '.').join('/') : components.join('/');
+}
+
+const [NUL, DOT, SLASH] = [0, 0x2e, 0x2f];
+
+/** Whether a name is spelled as `normalizePath` spells it. Layers have few others, and this is looked at several times for each. */
+function isPlain(name: ByteString): boolean {
+  if (name.length > PATH_BYTES_MAX) return false;
+  let depth = 0;
+  let start = 0;
+  for (let at = 0; at <= name.length; at += 1) {
+    const code = at === name.length ? SLASH : name.charCodeAt(at);
+    if (code === NUL) return false;
+    if (code !== SLASH) continue;
+    const lengthBytes = at - start;
+    if (lengthBytes === 0) return false;
+    // A component of dots, `.` or `..`, or one like `a.`: the long way tells.
+    if (lengthBytes <= 2 && name.charCodeAt(at - 1) === DOT) return false;
+    depth += 1;
+    start = at + 1;
+  }
+  return depth <= PATH_DEPTH_MAX;
 }
 
 /** @throws BentoError FORMAT_INVALID unless `path` is already in its one spelling, with names Linux can hold */

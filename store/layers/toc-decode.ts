@@ -60,7 +60,9 @@ export function decodeToc(json: Buffer, { tocOffset }: TocPlace): TocContents {
  * that is no file with content says nothing.
  */
 function endOfPrioritised(groups: Group[], ends: ReadonlyMap<number, number>): number | undefined {
-  const landmarks = groups.filter(({ head, name }) => head['type'] === 'reg' && isFormatFile(normalizePath(name)));
+  const landmarks = groups.filter(
+    ({ head, name }) => name.endsWith('.landmark') && head['type'] === 'reg' && isFormatFile(normalizePath(name)),
+  );
   if (landmarks.some(({ name }) => normalizePath(name) === NO_PREFETCH_LANDMARK)) return undefined;
   const landmark = landmarks.find(({ name }) => normalizePath(name) === PREFETCH_LANDMARK);
   const [data] = landmark === undefined ? [] : dataOf(landmark);

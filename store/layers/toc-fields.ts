@@ -59,11 +59,16 @@ export function modtimeToJson({ sec, nsec }: Timestamp): string | undefined {
   return `${whole}${fraction}Z`;
 }
 
+/** The last second that was read in. */
+let lastRead = { sec: 0, text: '1970-01-01T00:00:00' };
+
 /** @throws BentoError FORMAT_INVALID when it is not a timestamp in UTC */
 export function modtimeFromJson(text: unknown): Timestamp {
   const match = typeof text === 'string' && /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z$/.exec(text);
   if (!match) throw invalidToc('a modtime is not RFC 3339 in UTC');
-  const sec = Date.parse(`${match[1] ?? ''}Z`) / 1000;
+  const whole = match[1] ?? '';
+  if (lastRead.text !== whole) lastRead = { sec: Date.parse(`${whole}Z`) / 1000, text: whole };
+  const { sec } = lastRead;
   if (!Number.isSafeInteger(sec)) throw invalidToc('a modtime is no date');
   return { sec, nsec: Number((match[2] ?? '').padEnd(9, '0')) };
 }

@@ -11,7 +11,7 @@ import type { LazySource } from './lazy-record.ts';
 /** A smaller layer is fetched as a whole: that is over sooner than its table of contents is looked at. */
 const LAZY_BYTES_MIN = 512 << 10;
 /** The table of contents lies at the end: about so much of a layer, and it is fetched with one request when it is no larger. */
-const TAIL_PART = 48;
+const TAIL_PART = 64;
 const TAIL_BYTES_MIN = 128 << 10;
 const TAIL_BYTES_MAX = 4 << 20;
 
