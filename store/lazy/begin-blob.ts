@@ -1,5 +1,5 @@
-import type { Digest } from '../digest.ts';
-import { parseDigest } from '../digest.ts';
+import { countOf } from '../checkpoint.ts';
+import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import { readToc, readTocJson } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
@@ -10,8 +10,10 @@ import type { LazySource } from './lazy-record.ts';
 
 /** A smaller layer is fetched as a whole: that is over sooner than its table of contents is looked at. */
 const LAZY_BYTES_MIN = 512 << 10;
-/** The table of contents lies at the end: about so much of a layer, and it is fetched with one request when it is no larger. */
-const TAIL_PART = 64;
+/** The table of contents lies at the end, and is fetched with one request when it is no longer than what is guessed here. */
+const TOC_BYTES_PER_FILE = 80;
+/** Of a layer that does not say how many files it has: one part in so many. */
+const TOC_PART = 64;
 const TAIL_BYTES_MIN = 128 << 10;
 const TAIL_BYTES_MAX = 4 << 20;
 
@@ -52,7 +54,7 @@ async function fetchToc(
   { fetcher, signal }: { fetcher: LazyFetcher; signal: AbortSignal | undefined },
 ): Promise<boolean> {
   const options = signal && { signal };
-  const tail = tailOf(size);
+  const tail = tailOf(size, annotations?.[KEYS.fileCount]);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
   const readIt = annotations?.[KEYS.fileCount] === undefined ? readToc : readTocJson;
@@ -76,8 +78,9 @@ async function fetchToc(
   }
 }
 
-function tailOf(sizeBytes: number): ByteSpan {
-  const tailBytes = Math.min(Math.max(Math.ceil(sizeBytes / TAIL_PART), TAIL_BYTES_MIN), TAIL_BYTES_MAX);
+function tailOf(sizeBytes: number, fileCount: string | undefined): ByteSpan {
+  const tocBytes = fileCount === undefined ? sizeBytes / TOC_PART : countOf(fileCount) * TOC_BYTES_PER_FILE;
+  const tailBytes = Math.min(Math.ceil(tocBytes) + TAIL_BYTES_MIN, TAIL_BYTES_MAX);
   return { offset: Math.max(sizeBytes - tailBytes, 0), end: sizeBytes };
 }
 
