@@ -11,7 +11,7 @@ import type { LazySource } from './lazy-record.ts';
 /** A smaller layer is fetched as a whole: that is over sooner than its table of contents is looked at. */
 const LAZY_BYTES_MIN = 512 << 10;
 /** The table of contents lies at the end, and is fetched with one request when it is no longer than what is guessed here. */
-const TOC_BYTES_PER_FILE = 80;
+const TOC_BYTES_PER_FILE = 72;
 /** Of a layer that does not say how many files it has: one part in so many. */
 const TOC_PART = 64;
 const TAIL_BYTES_MIN = 128 << 10;
