@@ -17,6 +17,8 @@ export interface ProgressEvent {
 const REDRAW_MS = 100;
 /** The time left is only guessed once this much has been seen of the step. */
 const GUESS_MS_MIN = 1000;
+/** Some terminals, as of containers and of `script`, say that they have no columns. */
+const COLUMNS_UNKNOWN = 80;
 const CLEAR_LINE = '\r\x1b[2K';
 const SIZE_UNITS = ['KB', 'MB', 'GB'];
 
@@ -65,7 +67,8 @@ export class ProgressLine {
     this.#drawnAtMs = nowMs;
     this.#isShown = true;
     const line = formatProgress(event, secondsLeft(event, this.#step, nowMs));
-    this.#stream.write(CLEAR_LINE + line.slice(0, this.#stream.columns - 1));
+    const columns = this.#stream.columns > 0 ? this.#stream.columns : COLUMNS_UNKNOWN;
+    this.#stream.write(CLEAR_LINE + line.slice(0, columns - 1));
   }
 
   /** Before anything else is printed. */

@@ -11,10 +11,15 @@ export function isDockerHub(registry: string): boolean {
   return DOCKER_HUB.includes(registry);
 }
 
+/** @param host - without a port; IPv6 addresses in brackets */
+export function isLoopback(host: string): boolean {
+  return LOOPBACK.test(host);
+}
+
 /** Whether a registry is asked without TLS: those of this machine, and those that somebody named, with or without the port. */
 export function isPlainHttp(registry: string, insecure: readonly string[]): boolean {
   const host = registry.replace(/:\d+$/, '');
-  return LOOPBACK.test(host) || [registry, host, EVERY_HOST].some((name) => insecure.includes(name));
+  return isLoopback(host) || [registry, host, EVERY_HOST].some((name) => insecure.includes(name));
 }
 
 /** Where a registry is: `https://host/`, or with plain HTTP. @throws BentoError REF_INVALID */

@@ -6,6 +6,7 @@ import type { Dispatcher } from 'undici';
 import { BentoError, errnoOf } from '../errors.ts';
 import { programVersion } from '../version.ts';
 import { CONNECTION_COUNT_MAX, REDIRECT_COUNT_MAX, type TimeLimits } from './limits.ts';
+import { Ways, type Proxy } from './proxies.ts';
 import { Transient } from './retry.ts';
 
 /** Bytes of a request, made anew for every try. */
@@ -48,6 +49,8 @@ const DUMP_BYTES_MAX = 16 << 10;
 const REDIRECTS = [301, 302, 303, 307, 308];
 const BROKEN_TLS =
   /^(?:CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_TLS_CERT|HOSTNAME_MISMATCH|INVALID_CA|EPROTO|ERR_SSL)/;
+/** What undici says of a proxy that makes no connection and will not the next time. */
+const PROXY_REFUSES = /^Proxy (?:response \(4|Authentication Required)/;
 const BAD_ANSWER = /^(?:HPE_(?!INVALID_EOF)|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_EXCEEDED)/;
 
 let loaded: typeof undiciModule | undefined;
@@ -61,23 +64,21 @@ function undici(): typeof undiciModule {
 export class Exchange {
   readonly #limits: TimeLimits;
   readonly #undici = undici();
-  readonly #agent: undiciModule.EnvHttpProxyAgent;
+  readonly #ways: Ways;
   readonly #userAgent = `bento/${programVersion()}`;
   /** Origins that have answered: when one cannot be reached now, it is the network. */
   readonly #answered = new Set<string>();
 
   constructor(limits: TimeLimits) {
     this.#limits = limits;
-    this.#agent = new this.#undici.EnvHttpProxyAgent({
-      connections: CONNECTION_COUNT_MAX,
-      connectTimeout: limits.connectMs,
-      bodyTimeout: limits.idleMs,
-    });
+    const { connectMs: connectTimeout, idleMs: bodyTimeout } = limits;
+    const options = { connections: CONNECTION_COUNT_MAX, connectTimeout, bodyTimeout };
+    this.#ways = new Ways(this.#undici, options, process.env);
   }
 
   /** Ends all connections. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await this.#ways.destroy();
   }
 
   /**
@@ -103,6 +104,7 @@ export class Exchange {
 
   async #one({ method, url, headers, authorization, body, signal }: HttpRequest): Promise<HttpAnswer> {
     signal.throwIfAborted();
+    const { dispatcher, proxy } = this.#ways.to(url);
     const upload =
       body === undefined || Buffer.isBuffer(body) ? undefined : new Upload(body, this.#limits.idleMs, signal);
     try {
@@ -116,7 +118,7 @@ export class Exchange {
           ...(authorization !== undefined && { authorization }),
         },
         body: (upload?.bytes() ?? body ?? null) as Buffer | null, // it takes what gives chunks, too
-        dispatcher: this.#agent,
+        dispatcher,
         signal: upload?.signal ?? signal,
         headersTimeout: upload === undefined ? this.#limits.headersMs : this.#limits.commitMs,
         bodyTimeout: this.#limits.idleMs,
@@ -126,14 +128,15 @@ export class Exchange {
       return { status: answer.statusCode, headers: answer.headers, url, body: answer.body };
     } catch (error) {
       signal.throwIfAborted();
-      throw upload?.sourceError ?? this.#failed(url, upload?.signal.aborted === true ? upload.signal.reason : error);
+      const cause: unknown = upload?.signal.aborted === true ? upload.signal.reason : error;
+      throw upload?.sourceError ?? this.#failed(url, cause, proxy);
     } finally {
       upload?.end();
     }
   }
 
-  #failed(url: URL, cause: unknown): Error {
-    const error = connectionError(url, cause);
+  #failed(url: URL, cause: unknown, proxy: Proxy | undefined): Error {
+    const error = connectionError(url, cause, proxy);
     if (!(error instanceof Transient) || !this.#answered.has(url.origin)) return error;
     return new Transient(error.error, { waitMs: error.waitMs, patienceMs: this.#limits.outageMs });
   }
@@ -206,14 +209,22 @@ export function redirectTarget(from: URL, location: string | undefined): URL {
 }
 
 /** What went wrong with a connection, or in the middle of a body; @returns Transient where trying again may help */
-export function connectionError(url: URL, cause: unknown): Transient | BentoError {
+export function connectionError(url: URL, cause: unknown, proxy?: Proxy): Transient | BentoError {
   if (cause instanceof BentoError || cause instanceof Transient) return cause;
   const code = errnoOf(cause) ?? '';
   const why = cause instanceof Error ? cause.message || code : String(cause);
   if (BAD_ANSWER.test(code)) return invalid(url, `does not speak HTTP (${code})`);
-  const hint = hintFor(code);
-  const error = new BentoError('REMOTE_UNREACHABLE', `no connection with ${url.host}: ${why}`, { hint, cause });
-  return BROKEN_TLS.test(code) || code === 'ENOTFOUND' ? error : new Transient(error);
+  const through = proxy === undefined ? '' : ` through the proxy ${proxy.shown}`;
+  const hint = proxy === undefined || BROKEN_TLS.test(code) ? hintFor(code) : proxyHint(proxy, url);
+  const error = new BentoError('REMOTE_UNREACHABLE', `no connection with ${url.host}${through}: ${why}`, {
+    hint,
+    cause,
+  });
+  return BROKEN_TLS.test(code) || code === 'ENOTFOUND' || PROXY_REFUSES.test(why) ? error : new Transient(error);
+}
+
+function proxyHint({ variable }: Proxy, { host }: URL): string {
+  return `check the proxy that ${variable} names, or list ${host} in no_proxy to go without it`;
 }
 
 function hintFor(code: string): string {

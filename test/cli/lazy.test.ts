@@ -93,6 +93,26 @@ test('a read waits for the network to come back; one that has no more time fails
   t.pass();
 });
 
+test('a read goes on after a network in which nothing moved, and is what was saved', async (t) => {
+  await using registry = await OddRegistry.start();
+  const { remote, files } = await pushWorkspace(t, registry.host);
+  await using proxy = await ShapedProxy.start(registry.host, { downBytesPerSec: 8 << 20 });
+  const { there, target } = another(t);
+  (
+    await there.bento(['mount', `${proxy.host}/${remote.split('/').slice(1).join('/')}:cp-1`, target, '--lazy=only'])
+  ).ok();
+  const startBytes = proxy.downBytes;
+  const reading = readFile(path.join(target, 'large-a'));
+  while (proxy.downBytes < startBytes + LARGE_BYTES / 4) await sleep(1);
+  await proxy.cut('hang');
+  const cutAtBytes = proxy.downBytes;
+  await sleep(3000);
+  t.true(proxy.downBytes < startBytes + LARGE_BYTES && proxy.downBytes - cutAtBytes < LARGE_BYTES / 4);
+  await proxy.heal();
+  t.true((await reading).equals(files.get('large-a') ?? Buffer.alloc(0)));
+  t.deepEqual(await differences(target, files), []);
+});
+
 test('wrong bytes are fetched again, and never read; the log names the registry', async (t) => {
   await using registry = await OddRegistry.start();
   const { remote, files, layer } = await pushWorkspace(t, registry.host);
