@@ -2,11 +2,13 @@ import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shareBlobs } from '../../store/blob-lock.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
+import { isRemoteRef, parseRemoteRef } from '../../store/registry/remote-ref.ts';
 import type { Store } from '../../store/store.ts';
 import { exportImages, type ImageToExport } from '../../store/transfer/export-image.ts';
 import { parseImagePlace } from '../../store/transfer/image-place.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, noCheckpoints, resolveRef, storeOf } from '../open-store.ts';
+import { findConfig, noCheckpoints, storeOf } from '../open-store.ts';
+import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize } from '../terminal.ts';
 
 /** Named apart from the word itself, which is reserved. */
@@ -64,14 +66,16 @@ async function everyTag(store: Store, id: string | undefined): Promise<ImageToEx
 }
 
 async function oneImage(
-  { args, dir }: Pick<Context, 'args' | 'dir'>,
+  ctx: Context,
   store: Store,
   { config, tag }: { config: Awaited<ReturnType<typeof findConfig>>; tag: string | undefined },
 ): Promise<ImageToExport> {
-  const named = await resolveRef(args[0] ?? '', { store, config, dir });
+  const [written = ''] = ctx.args;
+  const named = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx);
   const tags = [...(await named.layout.tags())].filter(
     ([name, { digest }]) => digest === named.digest && !isUndoTag(name),
   );
   const own = tags.find(([name]) => name === named.label) ?? tags[0];
-  return { tag: tag ?? own?.[0], checkpoint: await store.loadCheckpoint(named.digest) };
+  const there = isRemoteRef(written) ? parseRemoteRef(written).tag : undefined;
+  return { tag: tag ?? there ?? own?.[0], checkpoint: await store.loadCheckpoint(named.digest) };
 }

@@ -5,23 +5,27 @@ import { shortDigest } from '../../store/digest.ts';
 import { reportTitles } from '../../fs/workspace/title-report.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { findConfig, openSource, resolveDefault, storeOf, type RefContext } from '../open-store.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize, oneLine } from '../terminal.ts';
 
 export const inspect = defineCommand({
   name: 'inspect',
   summary: 'Show what a checkpoint holds',
-  usage: 'bento inspect [<ref>] [--files]',
+  usage: 'bento inspect [<ref>] [--files] [--platform <os/arch>]',
   fetches: true,
   args: { min: 0, max: 1 },
-  options: { files: { type: 'boolean', help: 'list the files of every layer' } },
+  options: { files: { type: 'boolean', help: 'list the files of every layer' }, platform: PLATFORM_OPTION },
 
   async run(ctx) {
     const { dir, args, options } = ctx;
     const config = await findConfig(dir);
-    const context: RefContext = { store: storeOf(config), config, dir };
+    const platform = platformOf(options.platform);
+    const context: RefContext = { store: storeOf(config), config, dir, platform };
     const named =
-      args[0] === undefined ? await resolveDefault(context) : await resolveAnyRef(args[0], context, ctx, 'only');
+      args[0] === undefined && platform === undefined
+        ? await resolveDefault(context)
+        : await resolveAnyRef(args[0] ?? 'latest', context, ctx, 'only');
     const checkpoint = await context.store.loadCheckpoint(named.digest);
     const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
     const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({

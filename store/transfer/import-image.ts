@@ -5,14 +5,17 @@ import { basename } from 'node:path';
 import { shareBlobs } from '../blob-lock.ts';
 import { BlobIngest } from '../blob-ingest.ts';
 import { loadCheckpoint, type Checkpoint } from '../checkpoint.ts';
-import { hexOf, type Digest } from '../digest.ts';
+import { hexOf, isDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import { TAR_BYTES_MAX } from '../layers/tar-input.ts';
 import type { Layout } from '../layout.ts';
+import type { Platform } from '../platform.ts';
+import type { Repository } from '../registry/repository.ts';
 import { isStoreName, type Store } from '../store.ts';
 import { listDockerImages, readDockerImage } from './docker-archive.ts';
 import { parseImagePlace, type ImagePlace } from './image-place.ts';
 import { openImageSource, type ImageSource } from './image-source.ts';
+import { nameOfDigest, pullCheckpoint, type PullEvent } from './pull.ts';
 import {
   damagedIn,
   isOciLayout,
@@ -28,6 +31,8 @@ export interface ImportOptions {
   name?: string | undefined;
   /** Tag of the only image imported, instead of its own. */
   tag?: string | undefined;
+  /** Which image of an index; default: the one for this machine. */
+  platform?: Platform | undefined;
   /** Move tags that name something else now. */
   force?: boolean | undefined;
   /** Tags that mean something on one machine only; what has no other is left out. */
@@ -89,6 +94,38 @@ export async function importImages(
   }
 }
 
+/**
+ * Takes one image over from a registry, by the same rules.
+ *
+ * @param from.reference - tag or digest
+ * @throws BentoError as `importImages` and `pullCheckpoint`
+ */
+export async function importRemote(
+  store: Store,
+  from: { repository: Repository; reference: string },
+  options: ImportOptions & { onPull?: (event: PullEvent) => void; signal?: AbortSignal } = {},
+): Promise<ImportedImage[]> {
+  const { repository, reference } = from;
+  await mkdir(store.root, { recursive: true });
+  using _blobs = await shareBlobs(store.root, options.onWait);
+  let addedBytes = 0;
+  const checkpoint = await pullCheckpoint(store, repository, {
+    reference,
+    platform: options.platform,
+    ...(options.signal && { signal: options.signal }),
+    onEvent: (event) => {
+      if (event.kind === 'planned') addedBytes = event.sizeBytes;
+      options.onPull?.(event);
+    },
+  });
+  const layout = store.layout(storeNameFor(checkpoint, repository.name.repository, options.name));
+  await layout.ensure();
+  const { digest, size, manifest, layers } = checkpoint;
+  const described = { digest, size, mediaType: manifest.mediaType };
+  const tag = options.tag ?? (isDigest(reference) ? nameOfDigest(reference) : reference);
+  return [await tagImage({ manifest: described, layerCount: layers.length, layout, tag, addedBytes }, options)];
+}
+
 interface ImportContext {
   store: Store;
   place: ImagePlace;
@@ -97,7 +134,7 @@ interface ImportContext {
 
 async function importFrom(source: ImageSource, context: ImportContext): Promise<ImportedImage[]> {
   const { place, options } = context;
-  const listed = await listImages(source);
+  const listed = await listImages(source, options.platform);
   const chosen = chooseImages(listed, place, options);
   const accepted: Accepted[] = [];
   for (const { tag, read } of chosen) accepted.push(await acceptImage(tag, await read(), context));
@@ -110,7 +147,7 @@ async function importFrom(source: ImageSource, context: ImportContext): Promise<
   }
   for (const { layout } of accepted) await layout.ensure();
   const imported: ImportedImage[] = [];
-  for (const item of accepted) imported.push(await tagImage(item, options));
+  for (const item of accepted) imported.push(await tagImage({ ...item, layerCount: item.layers.length }, options));
   return imported;
 }
 
@@ -120,10 +157,13 @@ interface Candidate {
   read: () => Promise<SourceImage>;
 }
 
-async function listImages(source: ImageSource): Promise<Candidate[]> {
+/** An image of which everything is in the store. */
+type Whole = Omit<Accepted, 'layers'> & { layerCount: number };
+
+async function listImages(source: ImageSource, platform: Platform | undefined): Promise<Candidate[]> {
   if (await isOciLayout(source)) {
     const listed = await listOciImages(source);
-    return listed.map((entry) => ({ tag: entry.tag, read: async () => await readOciImage(source, entry) }));
+    return listed.map((entry) => ({ tag: entry.tag, read: async () => await readOciImage(source, entry, platform) }));
   }
   const images = await listDockerImages(source);
   if (images === undefined) {
@@ -216,7 +256,10 @@ function assertDistinctTags(accepted: readonly Accepted[], { path }: ImageSource
 }
 
 /** @returns what the tag names now, if that is another checkpoint */
-async function findDisplaced({ layout, tag, manifest }: Accepted, options: ImportOptions): Promise<Digest | null> {
+async function findDisplaced(
+  { layout, tag, manifest }: Pick<Accepted, 'layout' | 'tag' | 'manifest'>,
+  options: ImportOptions,
+): Promise<Digest | null> {
   const before = (await layout.tags()).get(tag)?.digest;
   if (before === undefined || before === manifest.digest) return null;
   if (options.force === true) return before;
@@ -225,12 +268,12 @@ async function findDisplaced({ layout, tag, manifest }: Accepted, options: Impor
   });
 }
 
-async function tagImage(item: Accepted, options: ImportOptions): Promise<ImportedImage> {
-  const { layout, tag, manifest, layers, addedBytes } = item;
+async function tagImage(item: Whole, options: ImportOptions): Promise<ImportedImage> {
+  const { layout, tag, manifest, layerCount, addedBytes } = item;
   using _saves = await layout.lockSaves(options.onWait); // no save may move the tag between the look and the step
   const moved = await findDisplaced(item, options);
   await layout.setTags([tag], manifest);
-  return { store: layout.id, tag, digest: manifest.digest, layerCount: layers.length, addedBytes, moved };
+  return { store: layout.id, tag, digest: manifest.digest, layerCount, addedBytes, moved };
 }
 
 interface IngestContext {
