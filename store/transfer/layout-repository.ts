@@ -197,8 +197,9 @@ export class LayoutRepository implements Repository {
     this.#opened ??= this.#openSource();
     try {
       const opened = await this.#opened;
-      if (opened === undefined) this.#opened = undefined; // it may come
-      return opened;
+      const isGone = opened?.source.changes === true && !existsSync(this.#path); // a stick that was taken out
+      if (opened === undefined || isGone) this.#opened = undefined; // it may come
+      return isGone ? await this.#openSource() : opened;
     } catch (error) {
       this.#opened = undefined;
       throw error;
@@ -254,6 +255,10 @@ export class LayoutRepository implements Repository {
 
   async #openWhole({ digest, sizeBytes }: { digest: Digest; sizeBytes: number }): Promise<SourceFile> {
     const file = await this.#open(digest);
+    if (file === undefined && !existsSync(this.#path))
+      throw new BentoError('REMOTE_UNREACHABLE', `${this.#shown} is not there any more`, {
+        hint: 'mount what it is on',
+      });
     if (file === undefined) {
       throw new BentoError('REMOTE_NOT_FOUND', `${this.#shown} does not hold the blob ${digest} that its image needs`);
     }

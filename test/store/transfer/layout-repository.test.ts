@@ -1,6 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 import test, { type ExecutionContext } from 'ava';
@@ -130,6 +139,19 @@ test('a folder that is not there is empty, unless what it would be in is not the
   await saveCheckpoint(from, [BIG], { tags: ['cp-1'], sequence: 1 });
   await refused(t, pushTags(from, unplugged, { tags: ['cp-1'] }), 'REMOTE_UNREACHABLE', /stick neither/);
   t.deepEqual(readdirSync(dir), []);
+});
+
+test('a folder that goes away while it is used is unreachable, and is there again when it comes back', async (t) => {
+  const { path } = await pushed(t);
+  const repository = new LayoutRepository(path);
+  const range = { offset: 5, length: 10, sizeBytes: BIG.length };
+  t.deepEqual(await repository.readRange(digestOf(BIG), range), BIG.subarray(5, 15));
+  renameSync(path, `${path}-gone`);
+  await refused(t, repository.readRange(digestOf(BIG), range), 'REMOTE_UNREACHABLE', /is not there any more/);
+  t.is(await repository.headManifest('cp-1'), undefined);
+  renameSync(`${path}-gone`, path);
+  t.deepEqual(await repository.readRange(digestOf(BIG), range), BIG.subarray(5, 15));
+  t.not(await repository.headManifest('cp-1'), undefined);
 });
 
 test('push refuses folders of others, archives and stores, and takes a new file system', async (t) => {
