@@ -92,6 +92,16 @@ export class LayoutFolder {
     await writeFileDurably(join(this.path, 'index.json'), encodeIndex(merge(before, added), index));
   }
 
+  /** Takes a manifest off the list, under whichever tags, and then away. What it needs stays: others may need it, too. */
+  async removeManifest(digest: Digest): Promise<void> {
+    using _lock = await lockFile(join(this.path, '.index-lock'));
+    const index = await readIndex(this.path);
+    const before = Array.isArray(index['manifests']) ? index['manifests'] : [];
+    const kept = before.filter((value) => !isObject(value) || value['digest'] !== digest);
+    await writeFileDurably(join(this.path, 'index.json'), encodeIndex(kept, index));
+    await rm(this.#blobPath(digest), { force: true });
+  }
+
   #blobPath(digest: Digest): string {
     return join(this.path, BLOBS_DIR, hexOf(digest));
   }

@@ -90,6 +90,15 @@ export class LayoutRepository implements Repository {
     });
   }
 
+  /** @returns whether there was one. The tags that point at it go with it. */
+  async deleteManifest(digest: Digest, options?: ReadOptions): Promise<boolean> {
+    return await this.#guard(`deleting ${this.#named(digest)}`, options, async () => {
+      if ((await this.getManifest(digest, options)) === undefined) return false;
+      await (await this.#writing()).removeManifest(digest);
+      return true;
+    });
+  }
+
   async tags(options?: ReadOptions): Promise<string[]> {
     return await this.#guard(`listing the tags of ${this.#shown}`, options, async () => {
       const list = await this.#list();

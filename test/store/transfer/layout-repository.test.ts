@@ -238,6 +238,10 @@ test('referrers() finds what is listed with the subject, whoever wrote it', asyn
   t.deepEqual(await repository.referrers(first, 'text/y'), []);
   t.deepEqual(await repository.referrers(digest), []);
   t.deepEqual(await repository.tags(), ['cp-1', 'latest'], 'it has no tag, and others keep theirs');
+  t.true(await repository.deleteManifest(digest));
+  t.false(await repository.deleteManifest(digest));
+  t.deepEqual(await repository.referrers(first), []);
+  t.deepEqual(await repository.tags(), ['cp-1', 'latest']);
   await refused(
     t,
     repository.putManifest(first, { mediaType: MEDIA_TYPES.manifest, bytes }),
