@@ -10,6 +10,7 @@ import { IndexDatabase } from '../index/database.ts';
 import { parseDigest, shortDigest, type Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
 import type { Layout } from '../store/layout.ts';
+import type { Platform } from '../store/platform.ts';
 import { parseRef } from '../store/ref.ts';
 import { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
@@ -103,6 +104,8 @@ export interface RefContext {
   store: Store;
   config: Config | undefined;
   dir: string;
+  /** Which image of a list of them in a registry; undefined: the one for this machine. */
+  platform?: Platform | undefined;
 }
 
 /**

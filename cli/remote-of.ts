@@ -1,6 +1,9 @@
+import { lstatSync } from 'node:fs';
+
 import { loadConfig, type LoadedConfig } from '../fs/workspace/config.ts';
 import { updateConfig } from '../fs/workspace/config-file.ts';
 import { BentoError } from '../store/errors.ts';
+import { pathOfName } from '../store/registry/local-ref.ts';
 import { parseRemoteRef } from '../store/registry/remote-ref.ts';
 import type { RepositoryName } from '../store/registry/repository.ts';
 import type { Context } from './command.ts';
@@ -29,9 +32,16 @@ export async function chooseRemote(
   const from = written ?? loaded.config.remote;
   if (from === undefined || from === '') {
     const what = "no remote configured. Set 'remote' in bento.yaml or pass a registry URL";
-    throw new BentoError('CONFIG_INVALID', what, { hint: 'as in `bento push ghcr.io/me/workspace`' });
+    throw new BentoError('CONFIG_INVALID', what, {
+      hint: 'as in `bento push ghcr.io/me/workspace`, or `bento push file:///folder`',
+    });
   }
-  const { registry, repository, tag: own, digest } = parseRemoteRef(from);
+  const {
+    registry,
+    repository,
+    tag: own,
+    digest,
+  } = parseRemoteRef(from, written === undefined ? loaded.dir : undefined);
   const named = written === undefined ? undefined : (digest ?? own);
   if (named !== undefined && tag !== undefined && named !== tag)
     throw new BentoError('USAGE', `"${from}" and --tag ${tag} name different checkpoints`);
@@ -43,9 +53,11 @@ export async function chooseRemote(
   };
 }
 
-/** Writes the remote to bento.yaml where it has none. @returns whether it did */
-export async function rememberRemote({ loaded, shown }: ChosenRemote): Promise<boolean> {
+/** Writes the remote to bento.yaml where it has none; an archive takes no pushes. @returns whether it did */
+export async function rememberRemote({ loaded, name, shown }: ChosenRemote): Promise<boolean> {
   if (loaded.config.remote) return false;
+  const path = pathOfName(name);
+  if (path !== undefined && lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return false;
   await updateConfig(loaded.dir, { remote: shown });
   return true;
 }

@@ -3,6 +3,7 @@ import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { isTag } from '../../store/ref.ts';
+import { archiveIsClosed, parseLocalPlace } from '../../store/registry/local-ref.ts';
 import { isConflictTag } from '../../store/transfer/merge-tags.ts';
 import type { PushEvent } from '../../store/transfer/push.ts';
 import { defineCommand } from '../command.ts';
@@ -14,13 +15,13 @@ import { TransferProgress } from '../transfer-progress.ts';
 
 export const push = defineCommand({
   name: 'push',
-  summary: 'Send checkpoints to a registry',
+  summary: 'Send checkpoints to a registry or a folder',
   usage: 'bento push [remote] [--tag <tag>] [--force]',
   fetches: true,
   details:
-    'Sends what the registry does not have, and goes on where an earlier push broke. A tag that points at a checkpoint which\n' +
-    'ours did not come from is left alone, and nothing is sent: --force moves it. Undo slots stay here. What is attached\n' +
-    'to these checkpoints goes with them.',
+    'Sends what the registry does not have, and goes on where an earlier push broke; file:///<folder> is an OCI layout that is\n' +
+    'used like one, for example on a stick. A tag that points at a checkpoint which ours did not come from is left alone, and\n' +
+    'nothing is sent: --force moves it. Undo slots stay here. What is attached to these checkpoints goes with them.',
   args: { min: 0, max: 1 },
   options: {
     tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' },
@@ -28,6 +29,8 @@ export const push = defineCommand({
   },
 
   async run(ctx) {
+    const [written] = ctx.args;
+    if (written !== undefined && parseLocalPlace(written)?.kind === 'archive') throw archiveIsClosed(written);
     const chosen = await chooseRemote(ctx, ctx.options.tag);
     const { name, shown, reference, loaded } = chosen;
     const store = storeOf(loaded.config);

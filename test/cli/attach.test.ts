@@ -286,6 +286,11 @@ const REGISTRIES = {
     t.teardown(async () => await registry.stop());
     return registry.host;
   },
+  'that is a folder': async (t: ExecutionContext): Promise<string> => {
+    const stick = newSandbox(t).makeFolder('stick');
+    mkdirSync(path.join(stick, 'me'));
+    return await Promise.resolve(`file://${stick}`);
+  },
   'with the referrers API': async (t: ExecutionContext): Promise<string> => {
     const registry = await OddRegistry.start({ faults: { pageSize: 1 } });
     t.teardown(async () => await registry.stop());
@@ -356,7 +361,8 @@ test('attachments are exported and imported with their checkpoint', async (t) =>
   const sandbox = await savedSandbox(t);
   (await sandbox.bento(['attach', 'cp-1', fileOf(sandbox, 'note', 'a note'), '--type', 'text/plain'])).ok();
   for (const target of ['layout', 'archive.tar']) {
-    const exported = (await sandbox.bento(['export', 'cp-1', sandbox.path(target)])).ok().stdout;
+    const flags = target === 'layout' ? [] : ['--attachments'];
+    const exported = (await sandbox.bento(['export', 'cp-1', sandbox.path(target), ...flags])).ok().stdout;
     t.regex(exported, /^Exported cp-1 with 1 attachment\(s\) to /);
     if (target === 'layout') (await sandbox.bento(['export', 'cp-1', sandbox.path(target)])).ok(); // lists nothing twice
     const other = newSandbox(t);
@@ -369,4 +375,7 @@ test('attachments are exported and imported with their checkpoint', async (t) =>
   t.is(index.manifests.length, 2);
   const plain = (await sandbox.bento(['export', 'cp-1', sandbox.path('plain'), '--no-attachments'])).ok().stdout;
   t.regex(plain, /^Exported cp-1 to /);
+  const archive = (await sandbox.bento(['export', 'cp-1', sandbox.path('plain.tar')])).ok();
+  t.regex(archive.stdout, /^Exported cp-1 to /);
+  t.regex(archive.stderr, /note: 1 attachment\(s\) stay out of the archive: --attachments takes them along/);
 });
