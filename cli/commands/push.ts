@@ -1,9 +1,12 @@
+import type { LoadedConfig } from '../../fs/workspace/config.ts';
 import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { isTag } from '../../store/ref.ts';
 import { archiveIsClosed, parseLocalPlace } from '../../store/registry/local-ref.ts';
+import { parseRemoteRef } from '../../store/registry/remote-ref.ts';
+import type { RepositoryName } from '../../store/registry/repository.ts';
 import { isConflictTag } from '../../store/transfer/merge-tags.ts';
 import type { PushEvent } from '../../store/transfer/push.ts';
 import { defineCommand } from '../command.ts';
@@ -45,6 +48,7 @@ export const push = defineCommand({
       const result = await pushTags({ store, layout }, registries.repository(name), {
         tags,
         force: ctx.options.force,
+        mountFrom: siblingsOf(name, loaded),
         signal: ctx.signal,
         onEvent: (event) => show(event, progress),
         onWait: () => ctx.note('waiting for a garbage collection...'),
@@ -79,6 +83,13 @@ export const push = defineCommand({
     ].join('\n');
   },
 });
+
+/** The remote of this workspace, when another repository of its registry is pushed to: what is there need not be sent. */
+function siblingsOf(name: RepositoryName, { config: { remote }, dir }: LoadedConfig): string[] {
+  if (!remote) return [];
+  const { registry, repository } = parseRemoteRef(remote, dir);
+  return registry === name.registry && repository !== name.repository ? [repository] : [];
+}
 
 async function tagsToPush(layout: Layout, reference: string | undefined): Promise<string[]> {
   if (reference !== undefined) {
