@@ -195,6 +195,8 @@ test('what is in no folder is not exported to, and a registry is imported from',
   const remote = `${registry.host}/me/ws`;
   const sandbox = newSandbox(t);
   await saveSmallWorkspace(sandbox);
+  writeFileSync(sandbox.path('note'), 'a note');
+  (await sandbox.bento(['attach', 'cp-1', sandbox.path('note'), '--type', 'text/plain'])).ok();
   (await sandbox.bento(['push', `docker://${remote}`])).ok();
   assertFails(t, await sandbox.bento(['export', 'cp-1', `oci://${remote}:v1`]), {
     code: 'REF_INVALID',
@@ -209,7 +211,8 @@ test('what is in no folder is not exported to, and a registry is imported from',
   mkdirSync(other.path('empty'));
   const imported = await other.bento(['import', `docker://${remote}:cp-1`, '--json'], { cwd: other.path('empty') });
   const [image] = imported.ok().json<{ images: { store: string; tag: string; digest: string }[] }>().images;
-  t.like(image, { store: workspaceId(sandbox), tag: 'cp-1', digest: headOf(sandbox.workspace) });
+  t.like(image, { store: workspaceId(sandbox), tag: 'cp-1', digest: headOf(sandbox.workspace), attachmentCount: 1 });
+  t.is((await other.bento(['attach', 'get', `${workspaceId(sandbox)}:cp-1`, 'note', '-o', '-'])).ok().stdout, 'a note');
   (await other.bento(['import', `docker://${remote}:cp-1`, '--name', 'theirs', '--tag', 'v1'])).ok();
   t.is(await digestOfRef(other, 'theirs:v1'), headOf(sandbox.workspace));
   writeFiles(sandbox.workspace, { more: 'more\n' });
