@@ -50,7 +50,7 @@ async function namedCheckpoint(
   { ctx, lazy, platform }: Fetching & { ctx: Context },
 ): Promise<ForkOrigin> {
   const config = await findConfig(ctx.dir);
-  const { digest, label, layout } = await resolveAnyRef(
+  const { digest, label, layout, remote } = await resolveAnyRef(
     written,
     { store, config, dir: ctx.dir, platform },
     ctx,
@@ -58,7 +58,7 @@ async function namedCheckpoint(
   ).catch((error: unknown) => {
     throw existsSync(written) ? notARef(written, error) : error;
   });
-  return { checkpoint: await store.loadCheckpoint(digest), label, workspaceId: layout.id, head: digest };
+  return { checkpoint: await store.loadCheckpoint(digest), label, workspaceId: layout.id, head: digest, remote };
 }
 
 function notARef(written: string, cause: unknown): BentoError {

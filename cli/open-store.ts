@@ -98,6 +98,8 @@ export interface NamedCheckpoint {
   layout: Layout;
   /** It is the undo slot of this directory. */
   isUndo: boolean;
+  /** `registry/path` that a checkpoint was found in, if that takes pushes: workspaces made from it go back there. */
+  remote?: string | undefined;
 }
 
 export interface RefContext {

@@ -8,6 +8,7 @@ import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '..
 import { isStoreName } from '../store/store.ts';
 import type { Context } from './command.ts';
 import { completeCheckpoint, type LazyMode } from './lazy.ts';
+import { remoteFor } from './remote-of.ts';
 import { resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
 import { showPull, TransferProgress } from './transfer-progress.ts';
 
@@ -89,7 +90,9 @@ async function fetchCheckpoint(
     const layout = store.layout(storeNameFor(ref, checkpoint));
     const isTagged = [...(await layout.tags()).values()].some((tagged) => tagged.digest === digest);
     if (!isTagged) await layout.setTags([nameOfDigest(ref.digest ?? digest)], { digest, size, mediaType });
-    return { digest, layout, label: formatRemoteRef(ref), isUndo: false };
+    const isCheckpoint = checkpoint.meta.workspaceId !== undefined; // what else is there belongs to others, with its `latest`
+    const remote = isCheckpoint ? remoteFor(ref) : undefined;
+    return { digest, layout, label: formatRemoteRef(ref), isUndo: false, remote };
   } finally {
     fetcher.close();
     await registries.close();

@@ -48,18 +48,28 @@ export async function chooseRemote(
   return {
     loaded,
     name: { registry, repository },
-    shown: `${registry}/${repository}`,
+    shown: shownName({ registry, repository }),
     reference: tag ?? named,
   };
 }
 
 /** Writes the remote to bento.yaml where it has none; an archive takes no pushes. @returns whether it did */
-export async function rememberRemote({ loaded, name, shown }: ChosenRemote): Promise<boolean> {
-  if (loaded.config.remote) return false;
-  const path = pathOfName(name);
-  if (path !== undefined && lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return false;
-  await updateConfig(loaded.dir, { remote: shown });
+export async function rememberRemote({ loaded, name }: ChosenRemote): Promise<boolean> {
+  const remote = remoteFor(name);
+  if (loaded.config.remote || remote === undefined) return false;
+  await updateConfig(loaded.dir, { remote });
   return true;
+}
+
+/** `registry/path`, as bento.yaml has it; undefined for an archive, which takes no pushes. */
+export function remoteFor(name: RepositoryName): string | undefined {
+  const path = pathOfName(name);
+  const isPushable = path === undefined || lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  return isPushable ? shownName(name) : undefined;
+}
+
+function shownName({ registry, repository }: RepositoryName): string {
+  return `${registry}/${repository}`;
 }
 
 /** The same error, beginning with what was going on. */

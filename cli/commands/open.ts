@@ -108,7 +108,7 @@ async function openHere(store: Store, named: NamedCheckpoint, target: string, ct
 /** Writes plain files into a new directory. */
 async function openCopied(
   store: Store,
-  { digest }: NamedCheckpoint,
+  { digest, remote }: NamedCheckpoint,
   target: string,
   ctx: OpenContext,
 ): Promise<Opened> {
@@ -117,7 +117,7 @@ async function openCopied(
   const source = await openSource(store, ctx);
   const opened = await openCheckpoint(source, digest);
   const { layers, skipLayers } = ctx.options;
-  const result = await openInto(source, opened, target, titleFilter(layers, skipLayers));
+  const result = await openInto(source, opened, target, { includes: titleFilter(layers, skipLayers), remote });
   return { ...result, sequence: opened.checkpoint.sequence, engine: 'copy' };
 }
 
@@ -125,9 +125,9 @@ async function openCopied(
 async function openMounted(store: Store, named: NamedCheckpoint, target: string, ctx: OpenContext): Promise<Opened> {
   const { prepareMountOn } = await import('../../fs/workspace/open.ts');
   await prepareMountOn(target, async () => await openSource(store, ctx));
-  const { digest, label, layout } = named;
+  const { digest, label, layout, remote } = named;
   const checkpoint = await store.loadCheckpoint(digest);
-  const origin = { checkpoint, label, workspaceId: layout.id, head: digest };
+  const origin = { checkpoint, label, workspaceId: layout.id, head: digest, remote };
   try {
     const [made] = await makeForks(store, origin, [target], { mustMount: true }, ctx);
     if (made === undefined) throw new RangeError('one fork was asked for');
