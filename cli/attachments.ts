@@ -5,6 +5,7 @@ import { BentoError } from '../store/errors.ts';
 import type { Descriptor } from '../store/manifest.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef } from '../store/registry/remote-ref.ts';
 import type { Repository } from '../store/registry/repository.ts';
+import type { SkippedReferrer } from '../store/transfer/remote-attachments.ts';
 import type { Context } from './command.ts';
 import {
   findConfig,
@@ -59,6 +60,11 @@ export async function withAttachments<T>(
 /** What a note is about: one attachment, or all of them. */
 export function whichOf(digest: Digest | undefined): string {
   return digest === undefined ? 'attachments' : `attachment ${shortDigest(digest)}`;
+}
+
+/** Says what a registry lists and bento does not take. */
+export function noteSkipped({ digest, subject, reason }: SkippedReferrer, { note }: Pick<Context, 'note'>): void {
+  note(`note: ${whichOf(digest)} of ${shortDigest(subject)} left out: ${reason}`);
 }
 
 async function withLocal<T>(

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { loadConfig } from '../fs/workspace/config.ts';
 import { toText } from '../store/byte-string.ts';
 import { BentoError } from '../store/errors.ts';
+import type { Platform } from '../store/platform.ts';
 import type { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
 import type { LazyMode } from './lazy.ts';
@@ -11,6 +12,13 @@ import type { ForkOrigin } from './make-forks.ts';
 import { findConfig, loadWorkspace, resolveRef, storeOf } from './open-store.ts';
 import { resolveAnyRef } from './remote-checkpoint.ts';
 import { isDirectoryArgument } from './sides.ts';
+
+/** How what is in a registry is fetched. */
+export interface Fetching {
+  lazy?: LazyMode | undefined;
+  /** Which image of a list of them. */
+  platform?: Platform | undefined;
+}
 
 /** What forks shall be made from, as the user wrote it. */
 export interface WantedOrigin {
@@ -23,29 +31,34 @@ export interface WantedOrigin {
 export async function findOrigin(
   written: string | undefined,
   ctx: Context,
-  lazy: LazyMode = 'off',
+  { lazy = 'off', platform }: Fetching = {},
 ): Promise<WantedOrigin> {
+  if (platform !== undefined && (written === undefined || isDirectoryArgument(written)))
+    throw new BentoError('USAGE', '--platform is for images of a registry or a file, and none is named');
   if (written === undefined || isDirectoryArgument(written)) {
     const dir = resolve(written ?? ctx.dir);
     const { config } = await loadConfig(dir);
     return { store: storeOf(config), load: async () => await workspaceNow(dir, ctx) };
   }
   const store = storeOf(await findConfig(ctx.dir));
-  return { store, load: async () => await namedCheckpoint(written, store, { ctx, lazy }) };
+  return { store, load: async () => await namedCheckpoint(written, store, { ctx, lazy, platform }) };
 }
 
 async function namedCheckpoint(
   written: string,
   store: Store,
-  { ctx, lazy }: { ctx: Context; lazy: LazyMode },
+  { ctx, lazy, platform }: Fetching & { ctx: Context },
 ): Promise<ForkOrigin> {
   const config = await findConfig(ctx.dir);
-  const { digest, label, layout } = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx, lazy).catch(
-    (error: unknown) => {
-      throw existsSync(written) ? notARef(written, error) : error;
-    },
-  );
-  return { checkpoint: await store.loadCheckpoint(digest), label, workspaceId: layout.id, head: digest };
+  const { digest, label, layout, remote } = await resolveAnyRef(
+    written,
+    { store, config, dir: ctx.dir, platform },
+    ctx,
+    lazy,
+  ).catch((error: unknown) => {
+    throw existsSync(written) ? notARef(written, error) : error;
+  });
+  return { checkpoint: await store.loadCheckpoint(digest), label, workspaceId: layout.id, head: digest, remote };
 }
 
 function notARef(written: string, cause: unknown): BentoError {

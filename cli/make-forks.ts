@@ -19,6 +19,8 @@ export interface ForkOrigin {
   workspaceId: string;
   /** Where the forks' heads are. */
   head: Digest | undefined;
+  /** Where it was found, `registry/path`; undefined: in the store. */
+  remote?: string | undefined;
 }
 
 export interface MakeForksOptions {
@@ -31,7 +33,7 @@ export interface MakeForksOptions {
 
 export function forkRequest(
   { root }: Pick<Store, 'root'>,
-  { checkpoint, label, workspaceId, head }: ForkOrigin,
+  { checkpoint, label, workspaceId, head, remote }: ForkOrigin,
   { message, engine, exec }: MakeForksOptions,
 ): ForkRequest {
   return {
@@ -39,7 +41,7 @@ export function forkRequest(
     ref: label,
     workspaceId,
     head,
-    files: newWorkspaceFiles(checkpoint, { workspaceId, storeRoot: root, head }),
+    files: newWorkspaceFiles(checkpoint, { workspaceId, storeRoot: root, head, remote }),
     ...(message && { message }),
     ...(exec && { exec }),
     engine,

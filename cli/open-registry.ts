@@ -2,7 +2,13 @@ import { SourceRegistries } from '../store/lazy/source-registries.ts';
 import { EVERY_HOST, isPlainHttp } from '../store/registry/address.ts';
 import { RegistryClient, type RegistryClientOptions } from '../store/registry/client.ts';
 import { CredentialFiles, type CredentialSource } from '../store/registry/credentials.ts';
+import { Remotes } from '../store/transfer/remotes.ts';
 import type { Context } from './command.ts';
+
+/** Registries as the user has set them up, and folders and archives of this machine. Close it. */
+export function openRegistries(ctx: Pick<Context, 'home' | 'note' | 'signal'>): Remotes {
+  return new Remotes(openClient(ctx));
+}
 
 /**
  * Registries as the user has set them up: credentials from the files of bento, podman and Docker; without TLS those of
@@ -10,7 +16,7 @@ import type { Context } from './command.ts';
  *
  * @param credentials - instead of those in files
  */
-export function openRegistries(
+export function openClient(
   ctx: Pick<Context, 'home' | 'note' | 'signal'>,
   credentials: CredentialSource = new CredentialFiles({ home: ctx.home, note: ctx.note }),
 ): RegistryClient {

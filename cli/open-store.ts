@@ -10,6 +10,7 @@ import { IndexDatabase } from '../index/database.ts';
 import { parseDigest, shortDigest, type Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
 import type { Layout } from '../store/layout.ts';
+import type { Platform } from '../store/platform.ts';
 import { parseRef } from '../store/ref.ts';
 import { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
@@ -97,12 +98,16 @@ export interface NamedCheckpoint {
   layout: Layout;
   /** It is the undo slot of this directory. */
   isUndo: boolean;
+  /** `registry/path` that a checkpoint was found in, if that takes pushes: workspaces made from it go back there. */
+  remote?: string | undefined;
 }
 
 export interface RefContext {
   store: Store;
   config: Config | undefined;
   dir: string;
+  /** Which image of a list of them in a registry; undefined: the one for this machine. */
+  platform?: Platform | undefined;
 }
 
 /**

@@ -2,21 +2,23 @@ import { createHash } from 'node:crypto';
 
 import { shareBlobs } from '../store/blob-lock.ts';
 import type { Checkpoint } from '../store/checkpoint.ts';
-import { hexOf } from '../store/digest.ts';
+import { BentoError } from '../store/errors.ts';
+import { parseRef } from '../store/ref.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
 import { isStoreName } from '../store/store.ts';
 import type { Context } from './command.ts';
 import { completeCheckpoint, type LazyMode } from './lazy.ts';
+import { remoteFor } from './remote-of.ts';
 import { resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
-import { TransferProgress } from './transfer-progress.ts';
+import { showPull, TransferProgress } from './transfer-progress.ts';
 
 const NAME_LENGTH_MAX = 100;
 
 /**
  * Finds the checkpoint a reference names, here or in a registry. What is missing of it is fetched first, or as little of it
- * as `lazy` says.
+ * as `lazy` says. A tag or digest that this workspace does not have is looked for in its remote.
  *
- * @throws BentoError as `resolveRef`, as the registry client, and FORMAT_INVALID for what is no image
+ * @throws BentoError as `resolveRef`, as the registry client, FORMAT_INVALID for what is no image, and USAGE
  */
 export async function resolveAnyRef(
   written: string,
@@ -25,20 +27,50 @@ export async function resolveAnyRef(
   lazy: LazyMode = 'off',
 ): Promise<NamedCheckpoint> {
   if (isRemoteRef(written)) return await fetchCheckpoint(parseRemoteRef(written), context, { ctx, lazy });
-  const named = await resolveRef(written, context);
-  if (lazy === 'off') await completeCheckpoint(context.store, named.digest, ctx);
-  return named;
+  if (context.platform !== undefined)
+    throw new BentoError('USAGE', `--platform is for images of a registry or a file, and ${written} is none`);
+  try {
+    const named = await resolveRef(written, context);
+    if (lazy === 'off') await completeCheckpoint(context.store, named.digest, ctx);
+    return named;
+  } catch (error) {
+    const isMissing = error instanceof BentoError && error.code === 'REF_NOT_FOUND';
+    const remote = isMissing ? inRemote(written, context) : undefined;
+    if (remote === undefined) throw error;
+    const found = await fetchCheckpoint(remote, context, { ctx, lazy }).catch((cause: unknown) => {
+      throw notFoundAnywhere(written, cause);
+    });
+    ctx.note(`note: ${written} was not here; it came from ${found.label}`);
+    return found;
+  }
+}
+
+/** What a reference to this workspace means in its remote; undefined without a remote, and for words that mean a place here. */
+function inRemote(written: string, { config, dir }: RefContext): RemoteRef | undefined {
+  const ref = parseRef(written);
+  if (!config?.remote || (ref.kind !== 'tag' && ref.kind !== 'digest')) return undefined;
+  if (ref.store !== undefined && ref.store !== config.id) return undefined;
+  const { registry, repository } = parseRemoteRef(config.remote, dir);
+  const [tag, digest] = ref.kind === 'tag' ? [ref.tag, undefined] : [undefined, ref.digest];
+  return { registry, repository, tag, digest };
+}
+
+function notFoundAnywhere(written: string, error: unknown): unknown {
+  if (!(error instanceof BentoError)) return error;
+  const code = error.code === 'REMOTE_NOT_FOUND' ? 'REF_NOT_FOUND' : error.code;
+  const what = `checkpoint ${written} not found locally and pull failed: ${error.message}`;
+  return new BentoError(code, what, { ...(error.hint !== undefined && { hint: error.hint }), cause: error });
 }
 
 /** It is kept in the store of the workspace that made it, under a tag of its own unless it has one already. */
 async function fetchCheckpoint(
   ref: RemoteRef,
-  { store }: RefContext,
+  { store, platform }: RefContext,
   { ctx, lazy }: { ctx: Context; lazy: LazyMode },
 ): Promise<NamedCheckpoint> {
   const { asksWithoutTls, openRegistries } = await import('./open-registry.ts');
   const { LazyFetcher } = await import('../store/lazy/lazy-fetcher.ts');
-  const { pullCheckpoint } = await import('../store/transfer/pull.ts');
+  const { nameOfDigest, pullCheckpoint } = await import('../store/transfer/pull.ts');
   const progress = new TransferProgress(ctx, 'Fetching');
   const registries = openRegistries(ctx);
   const repository = registries.repository(ref);
@@ -48,18 +80,19 @@ async function fetchCheckpoint(
     using _blobs = await shareBlobs(store.root);
     const checkpoint = await pullCheckpoint(store, repository, {
       reference: ref.digest ?? ref.tag ?? 'latest',
+      platform,
       signal: ctx.signal,
       lazily: lazy === 'off' ? undefined : { storeRoot: store.root, fetcher, source, fetchesRest: lazy === 'rest' },
-      onEvent: (event) => {
-        if (event.kind === 'planned') progress.plan(event.sizeBytes);
-        else progress.advance(event.digest, event.doneBytes);
-      },
+      onEvent: (event) => showPull(event, progress, ctx),
     });
     const { digest, size } = checkpoint;
+    const { mediaType } = checkpoint.manifest;
     const layout = store.layout(storeNameFor(ref, checkpoint));
     const isTagged = [...(await layout.tags()).values()].some((tagged) => tagged.digest === digest);
-    if (!isTagged) await layout.setTags([`remote-${hexOf(digest).slice(0, 12)}`], { digest, size });
-    return { digest, layout, label: formatRemoteRef(ref), isUndo: false };
+    if (!isTagged) await layout.setTags([nameOfDigest(ref.digest ?? digest)], { digest, size, mediaType });
+    const isCheckpoint = checkpoint.meta.workspaceId !== undefined; // what else is there belongs to others, with its `latest`
+    const remote = isCheckpoint ? remoteFor(ref) : undefined;
+    return { digest, layout, label: formatRemoteRef(ref), isUndo: false, remote };
   } finally {
     fetcher.close();
     await registries.close();

@@ -1,6 +1,9 @@
+import { lstatSync } from 'node:fs';
+
 import { loadConfig, type LoadedConfig } from '../fs/workspace/config.ts';
 import { updateConfig } from '../fs/workspace/config-file.ts';
 import { BentoError } from '../store/errors.ts';
+import { pathOfName } from '../store/registry/local-ref.ts';
 import { parseRemoteRef } from '../store/registry/remote-ref.ts';
 import type { RepositoryName } from '../store/registry/repository.ts';
 import type { Context } from './command.ts';
@@ -29,25 +32,44 @@ export async function chooseRemote(
   const from = written ?? loaded.config.remote;
   if (from === undefined || from === '') {
     const what = "no remote configured. Set 'remote' in bento.yaml or pass a registry URL";
-    throw new BentoError('CONFIG_INVALID', what, { hint: 'as in `bento push ghcr.io/me/workspace`' });
+    throw new BentoError('CONFIG_INVALID', what, {
+      hint: 'as in `bento push ghcr.io/me/workspace`, or `bento push file:///folder`',
+    });
   }
-  const { registry, repository, tag: own, digest } = parseRemoteRef(from);
+  const {
+    registry,
+    repository,
+    tag: own,
+    digest,
+  } = parseRemoteRef(from, written === undefined ? loaded.dir : undefined);
   const named = written === undefined ? undefined : (digest ?? own);
   if (named !== undefined && tag !== undefined && named !== tag)
     throw new BentoError('USAGE', `"${from}" and --tag ${tag} name different checkpoints`);
   return {
     loaded,
     name: { registry, repository },
-    shown: `${registry}/${repository}`,
+    shown: shownName({ registry, repository }),
     reference: tag ?? named,
   };
 }
 
-/** Writes the remote to bento.yaml where it has none. @returns whether it did */
-export async function rememberRemote({ loaded, shown }: ChosenRemote): Promise<boolean> {
-  if (loaded.config.remote) return false;
-  await updateConfig(loaded.dir, { remote: shown });
+/** Writes the remote to bento.yaml where it has none; an archive takes no pushes. @returns whether it did */
+export async function rememberRemote({ loaded, name }: ChosenRemote): Promise<boolean> {
+  const remote = remoteFor(name);
+  if (loaded.config.remote || remote === undefined) return false;
+  await updateConfig(loaded.dir, { remote });
   return true;
+}
+
+/** `registry/path`, as bento.yaml has it; undefined for an archive, which takes no pushes. */
+export function remoteFor(name: RepositoryName): string | undefined {
+  const path = pathOfName(name);
+  const isPushable = path === undefined || lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  return isPushable ? shownName(name) : undefined;
+}
+
+function shownName({ registry, repository }: RepositoryName): string {
+  return `${registry}/${repository}`;
 }
 
 /** The same error, beginning with what was going on. */

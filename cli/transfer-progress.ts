@@ -1,4 +1,5 @@
-import type { Digest } from '../store/digest.ts';
+import { shortDigest, type Digest } from '../store/digest.ts';
+import type { PullEvent } from '../store/transfer/pull.ts';
 import type { Context } from './command.ts';
 import { formatSize } from './terminal.ts';
 
@@ -46,6 +47,13 @@ export class TransferProgress {
     const label = this.#label;
     this.#ctx.progress({ label, done, total: this.#total, unit: 'bytes', ...(remark !== undefined && { remark }) });
   }
+}
+
+/** Shows how far a pull is, and which image was taken from a list of them. */
+export function showPull(event: PullEvent, progress: TransferProgress, ctx: Pick<Context, 'note'>): void {
+  if (event.kind === 'planned') progress.plan(event.sizeBytes);
+  else if (event.kind === 'blob') progress.advance(event.digest, event.doneBytes);
+  else ctx.note(`note: ${shortDigest(event.index)} is a list of images: ${event.platform} is ${event.digest}`);
 }
 
 function sum(numbers: Iterable<number>): number {

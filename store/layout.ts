@@ -8,7 +8,7 @@ import { removeTemporaries, writeFileDurably } from './durable.ts';
 import { BentoError, errnoOf } from './errors.ts';
 import { faultPoint } from './fault-point.ts';
 import { lockFile, tryLockFile, type Lock } from './lock.ts';
-import { KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
+import { indexEntry, KEYS, MEDIA_TYPES, parseDescriptor, parseObject, type Descriptor } from './manifest.ts';
 
 const OCI_LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
 const SEQUENCE_MAX = 1e9;
@@ -131,9 +131,9 @@ export class Layout {
     const entry = { mediaType, digest: manifest.digest, size: manifest.size };
     await this.#write([
       ...kept,
-      ...uniqueByDigest(displaced).map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),
+      ...uniqueByDigest(displaced).map((entry) => indexEntry(entry, undefined)),
       ...others,
-      ...[...new Set(tags)].map((tag) => ({ ...entry, annotations: { [KEYS.refName]: tag } })),
+      ...[...new Set(tags)].map((tag) => indexEntry(entry, tag)),
     ]);
     faultPoint('tag.written');
   }

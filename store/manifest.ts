@@ -90,6 +90,11 @@ export function parseManifest(bytes: Buffer, what: string): Manifest {
   };
 }
 
+/** An entry of `index.json`; without a tag it goes by its digest alone. */
+export function indexEntry({ mediaType, digest, size }: Descriptor, tag: string | undefined): Descriptor {
+  return { mediaType, digest, size, ...(tag !== undefined && { annotations: { [KEYS.refName]: tag } }) };
+}
+
 export function parseDescriptor(value: unknown, what: string): Descriptor {
   if (!isObject(value)) throw new BentoError('FORMAT_INVALID', `${what} is not a descriptor`);
   const { mediaType, size, artifactType } = value;

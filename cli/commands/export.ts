@@ -4,33 +4,36 @@ import { shareBlobs } from '../../store/blob-lock.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { findAttachments } from '../../store/find-attachments.ts';
+import { isRemoteRef, parseRemoteRef } from '../../store/registry/remote-ref.ts';
 import type { Store } from '../../store/store.ts';
-import { exportImages, type ImageToExport } from '../../store/transfer/export-image.ts';
-import { parseImagePlace } from '../../store/transfer/image-place.ts';
+import { exportImages, kindOfTarget, type ImageToExport } from '../../store/transfer/export-image.ts';
+import { parseImagePlace, type ImagePlace } from '../../store/transfer/image-place.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { findConfig, noCheckpoints, resolveRef, storeOf } from '../open-store.ts';
+import { findConfig, noCheckpoints, storeOf } from '../open-store.ts';
+import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize } from '../terminal.ts';
 
 /** Named apart from the word itself, which is reserved. */
 export const exportCommand = defineCommand({
   name: 'export',
   summary: 'Write a checkpoint as an OCI image layout or archive',
-  usage: 'bento export <ref> <target> [--no-attachments]  |  bento export --all <target>',
+  usage: 'bento export <ref> <target> [--attachments|--no-attachments]  |  bento export --all <target>',
   fetches: true,
   details:
     'The target is a folder, a new file <name>.tar, oci:<folder>[:<tag>] or oci-archive:<file>[:<tag>]. A folder that is a\n' +
     'layout already gets the image added, and its tag moved. skopeo, podman, umoci and other OCI tools read both; layers\n' +
     'that the store keeps as recipes are written whole. --all exports every tag of this workspace but undo slots.\n' +
-    'What is attached to a checkpoint is exported with it. Programs that want the only image of an archive, and no name,\n' +
-    'such as `podman load`, see several then: --no-attachments leaves them out.',
+    'What is attached to a checkpoint goes into a folder with it, but into an archive only with --attachments: programs that\n' +
+    'want the only image of an archive, and no name, such as `podman load`, would see several.',
   args: { min: 1, max: 2 },
   options: {
     all: { type: 'boolean', help: 'export every tag of this workspace' },
-    noAttachments: { type: 'boolean', help: 'leave out what is attached to the checkpoints' },
+    attachments: { type: 'boolean', help: 'into an archive: what is attached to the checkpoints, too' },
+    noAttachments: { type: 'boolean', help: 'into a folder: leave out what is attached to the checkpoints' },
   },
 
   async run(ctx) {
-    const { all, noAttachments } = ctx.options;
+    const { all } = ctx.options;
     if (ctx.args.length !== (all ? 1 : 2)) {
       throw new BentoError(
         'USAGE',
@@ -43,7 +46,7 @@ export const exportCommand = defineCommand({
     const place = parseImagePlace(ctx.args.at(-1) ?? '');
     if (all && place.tag !== undefined) throw new BentoError('USAGE', `--all exports many tags, not "${place.tag}"`);
     const images = all ? await everyTag(store, config?.id) : [await oneImage(ctx, store, { config, tag: place.tag })];
-    const attachments = noAttachments ? [] : await attachedTo(store, images, ctx);
+    const attachments = await attachmentsFor(place, { store, images, ctx });
     const written = await exportImages(store.blobs, images, {
       place,
       options: {
@@ -63,6 +66,19 @@ export const exportCommand = defineCommand({
   },
 });
 
+/** Of an archive, many programs want the only image; of a folder, they want a tag. Of both flags, the last one counts. */
+async function attachmentsFor(
+  place: ImagePlace,
+  { store, images, ctx }: { store: Store; images: readonly ImageToExport[]; ctx: Context },
+): Promise<Attachment[]> {
+  const { attachments: isWanted, noAttachments: isUnwanted } = ctx.options;
+  if (isUnwanted === true) return [];
+  const found = await attachedTo(store, images, ctx);
+  if (isWanted === true || found.length === 0 || (await kindOfTarget(place)) === 'folder') return found;
+  ctx.note(`note: ${found.length} attachment(s) stay out of the archive: --attachments takes them along`);
+  return [];
+}
+
 async function attachedTo(store: Store, images: readonly ImageToExport[], ctx: Context): Promise<Attachment[]> {
   const subjects = new Set(images.map(({ checkpoint }) => checkpoint.digest));
   const { attachments, unreadable } = await findAttachments(store);
@@ -81,14 +97,16 @@ async function everyTag(store: Store, id: string | undefined): Promise<ImageToEx
 }
 
 async function oneImage(
-  { args, dir }: Pick<Context, 'args' | 'dir'>,
+  ctx: Context,
   store: Store,
   { config, tag }: { config: Awaited<ReturnType<typeof findConfig>>; tag: string | undefined },
 ): Promise<ImageToExport> {
-  const named = await resolveRef(args[0] ?? '', { store, config, dir });
+  const [written = ''] = ctx.args;
+  const named = await resolveAnyRef(written, { store, config, dir: ctx.dir }, ctx);
   const tags = [...(await named.layout.tags())].filter(
     ([name, { digest }]) => digest === named.digest && !isUndoTag(name),
   );
   const own = tags.find(([name]) => name === named.label) ?? tags[0];
-  return { tag: tag ?? own?.[0], checkpoint: await store.loadCheckpoint(named.digest) };
+  const there = isRemoteRef(written) ? parseRemoteRef(written).tag : undefined;
+  return { tag: tag ?? there ?? own?.[0], checkpoint: await store.loadCheckpoint(named.digest) };
 }

@@ -6,6 +6,7 @@ import { defineCommand } from '../command.ts';
 import { findOrigin } from '../fork-origin.ts';
 import { LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { ENGINE_OPTION, makeForks, parseEngine } from '../make-forks.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 
 const COUNT_MAX = 1000;
 
@@ -25,13 +26,16 @@ export const fork = defineCommand({
     message: { type: 'string', short: 'm', value: 'message', help: 'what will be tried here' },
     engine: ENGINE_OPTION,
     lazy: LAZY_OPTION,
+    platform: PLATFORM_OPTION,
   },
 
   async run(ctx) {
     const { written, targets } = parse(ctx.args, ctx.options.count);
     const { message } = ctx.options;
     const engine = parseEngine(ctx.options.engine);
-    const { store, load } = await findOrigin(written, ctx, parseLazy(ctx.options.lazy));
+    const { lazy, platform } = ctx.options;
+    const fetching = { lazy: parseLazy(lazy), platform: platformOf(platform) };
+    const { store, load } = await findOrigin(written, ctx, fetching);
     using _blobs = await shareBlobs(store.root, () => ctx.note('waiting for a garbage collection...'));
     const origin = await load();
     const made = await makeForks(store, origin, targets, { message, engine }, ctx);

@@ -7,13 +7,14 @@ import { reportTitles } from '../../fs/workspace/title-report.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { findConfig, openSource, resolveDefault, storeOf, type RefContext } from '../open-store.ts';
 import { reportAttachment, type ReportedAttachment } from '../report-attachment.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 import { formatSize, oneLine } from '../terminal.ts';
 
 export const inspect = defineCommand({
   name: 'inspect',
   summary: 'Show what a checkpoint holds',
-  usage: 'bento inspect [<ref>] [--files]  |  bento inspect [<ref>] --referrers',
+  usage: 'bento inspect [<ref>] [--files] [--platform <os/arch>]  |  bento inspect [<ref>] --referrers',
   fetches: true,
   details:
     'With --referrers, what is attached to it instead: type, title, size, digest and time. Of a checkpoint in a registry\n' +
@@ -22,15 +23,19 @@ export const inspect = defineCommand({
   options: {
     files: { type: 'boolean', help: 'list the files of every layer' },
     referrers: { type: 'boolean', help: 'list what is attached to it' },
+    platform: PLATFORM_OPTION,
   },
 
   async run(ctx) {
     if (ctx.options.referrers) return await inspectReferrers(ctx);
     const { dir, args, options } = ctx;
     const config = await findConfig(dir);
-    const context: RefContext = { store: storeOf(config), config, dir };
+    const platform = platformOf(options.platform);
+    const context: RefContext = { store: storeOf(config), config, dir, platform };
     const named =
-      args[0] === undefined ? await resolveDefault(context) : await resolveAnyRef(args[0], context, ctx, 'only');
+      args[0] === undefined && platform === undefined
+        ? await resolveDefault(context)
+        : await resolveAnyRef(args[0] ?? 'latest', context, ctx, 'only');
     const checkpoint = await context.store.loadCheckpoint(named.digest);
     const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
     const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({
@@ -87,6 +92,10 @@ export const inspect = defineCommand({
 
 async function inspectReferrers(ctx: Context): Promise<Referrers> {
   if (ctx.options['files'] === true) throw new BentoError('USAGE', '--files and --referrers show different things');
+  if (ctx.options['platform'] !== undefined)
+    throw new BentoError('USAGE', '--referrers shows what is attached to exactly what is named', {
+      hint: 'name one image of a list by its digest; `bento inspect --platform` says it',
+    });
   const { withAttachments } = await import('../attachments.ts');
   return await withAttachments(
     ctx.args[0],

@@ -18,11 +18,11 @@ export const login = defineCommand({
     const [registry = ''] = ctx.args;
     registryUrl(registry, []); // a name that is none is said before the password is asked for
     const { username, password } = await whoAsks(ctx.options);
-    const { openRegistries } = await import('../open-registry.ts');
+    const { openClient } = await import('../open-registry.ts');
     const { changeAuth } = await import('../../store/registry/auth-file.ts');
     const { DOCKER_HUB_KEY, ownAuthPath } = await import('../../store/registry/credentials.ts');
     const find = async () => await Promise.resolve({ kind: 'basic', username, password } as const);
-    await using client = openRegistries(ctx, { find });
+    await using client = openClient(ctx, { find });
     const { wantsCredentials } = await client.ping(registry);
     if (!wantsCredentials) ctx.note(`note: ${registry} did not ask for credentials, so they could not be checked`);
     const path = ownAuthPath(process.env, ctx.home);

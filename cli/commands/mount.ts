@@ -6,6 +6,7 @@ import { defineCommand, type Context } from '../command.ts';
 import { copyInto } from '../copy-checkpoint.ts';
 import { LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { findConfig, storeOf, type RefContext } from '../open-store.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 
 const OPTIONS = {
@@ -13,12 +14,14 @@ const OPTIONS = {
   owners: { type: 'boolean', help: 'show the owners that the checkpoint records; default: all belongs to you' },
   allowOther: { type: 'boolean', help: 'let other users look, too; always so for root' },
   lazy: LAZY_OPTION,
+  platform: PLATFORM_OPTION,
 } as const;
 
 export const mount = defineCommand({
   name: 'mount',
   summary: 'Look at a checkpoint as a read-only directory, at once',
-  usage: 'bento mount <ref> <dir> [--owners] [--allow-other] [--lazy <how>] | bento mount --all <dir> [--allow-other]',
+  usage:
+    'bento mount <ref> <dir> [--owners] [--allow-other] [--lazy <how>] [--platform <os/arch>] | bento mount --all <dir> [--allow-other]',
   details: 'Where FUSE is missing, it is a plain copy, which `bento unmount` removes again.',
   args: { min: 1, max: 2 },
   options: OPTIONS,
@@ -26,7 +29,9 @@ export const mount = defineCommand({
   async run(ctx) {
     const config = await findConfig(ctx.dir);
     const store = storeOf(config);
-    return ctx.options.all ? await mountAll(store, ctx) : await mountOne({ store, config, dir: ctx.dir }, ctx);
+    return ctx.options.all
+      ? await mountAll(store, ctx)
+      : await mountOne({ store, config, dir: ctx.dir, platform: platformOf(ctx.options.platform) }, ctx);
   },
 
   render: ({ ref, target, digest, engine }) =>
@@ -65,10 +70,13 @@ async function mountOne(place: RefContext, ctx: Context<typeof OPTIONS>): Promis
 async function mountAll(store: Store, ctx: Context<typeof OPTIONS>): Promise<Result> {
   const [target = '', ...more] = ctx.args;
   if (more.length > 0) throw wrongCount(1, 2);
-  if (ctx.options.owners)
-    throw new BentoError('USAGE', '--owners goes with one checkpoint, not with --all', {
+  const { owners, platform } = ctx.options;
+  if (owners || platform !== undefined) {
+    const flag = owners ? '--owners' : '--platform';
+    throw new BentoError('USAGE', `${flag} goes with one checkpoint, not with --all`, {
       hint: `Usage: ${mount.usage}`,
     });
+  }
   const record = await mountWholeStore(store, { target, allowOther: ctx.options.allowOther });
   return { target: record.target, ref: record.ref, engine: record.engine };
 }

@@ -13,6 +13,7 @@ import { defineCommand, type Context } from '../command.ts';
 import { completeCheckpoint, LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { makeForks } from '../make-forks.ts';
 import { findConfig, loadWorkspace, openSource, storeOf, type NamedCheckpoint } from '../open-store.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
 
 interface OpenOptions {
@@ -47,6 +48,7 @@ export const open = defineCommand({
     layers: { type: 'string', value: 'a,b', help: 'restore only these layers' },
     skipLayers: { type: 'string', value: 'a,b', help: 'restore all but these layers' },
     lazy: LAZY_OPTION,
+    platform: PLATFORM_OPTION,
     noBackup: { type: 'boolean', help: 'make no backup: open undo will not work' },
     force: { type: 'boolean', help: 'with --no-backup: overwrite even what no checkpoint holds' },
   },
@@ -63,7 +65,8 @@ export const open = defineCommand({
     const { options } = ctx;
     const lazy = parseLazy(options.lazy);
     const isMounted = !isWorkspace && mayMount(options, config);
-    const named = await resolveAnyRef(written, { store, config, dir }, ctx, isMounted ? lazy : 'off');
+    const context = { store, config, dir, platform: platformOf(options.platform) };
+    const named = await resolveAnyRef(written, context, ctx, isMounted ? lazy : 'off');
     const opened = isWorkspace
       ? await openHere(store, named, target, { ...ctx, options })
       : isMounted
@@ -105,7 +108,7 @@ async function openHere(store: Store, named: NamedCheckpoint, target: string, ct
 /** Writes plain files into a new directory. */
 async function openCopied(
   store: Store,
-  { digest }: NamedCheckpoint,
+  { digest, remote }: NamedCheckpoint,
   target: string,
   ctx: OpenContext,
 ): Promise<Opened> {
@@ -114,7 +117,7 @@ async function openCopied(
   const source = await openSource(store, ctx);
   const opened = await openCheckpoint(source, digest);
   const { layers, skipLayers } = ctx.options;
-  const result = await openInto(source, opened, target, titleFilter(layers, skipLayers));
+  const result = await openInto(source, opened, target, { includes: titleFilter(layers, skipLayers), remote });
   return { ...result, sequence: opened.checkpoint.sequence, engine: 'copy' };
 }
 
@@ -122,9 +125,9 @@ async function openCopied(
 async function openMounted(store: Store, named: NamedCheckpoint, target: string, ctx: OpenContext): Promise<Opened> {
   const { prepareMountOn } = await import('../../fs/workspace/open.ts');
   await prepareMountOn(target, async () => await openSource(store, ctx));
-  const { digest, label, layout } = named;
+  const { digest, label, layout, remote } = named;
   const checkpoint = await store.loadCheckpoint(digest);
-  const origin = { checkpoint, label, workspaceId: layout.id, head: digest };
+  const origin = { checkpoint, label, workspaceId: layout.id, head: digest, remote };
   try {
     const [made] = await makeForks(store, origin, [target], { mustMount: true }, ctx);
     if (made === undefined) throw new RangeError('one fork was asked for');

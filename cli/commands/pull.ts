@@ -1,30 +1,37 @@
 import { ensureId } from '../../fs/workspace/config.ts';
 import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shortDigest } from '../../store/digest.ts';
+import { BentoError } from '../../store/errors.ts';
 import type { PulledTag } from '../../store/transfer/merge-tags.ts';
-import type { PullEvent } from '../../store/transfer/pull.ts';
 import { defineCommand } from '../command.ts';
 import { storeOf } from '../open-store.ts';
-import { whichOf } from '../attachments.ts';
+import { noteSkipped } from '../attachments.ts';
 import { reportAttachment } from '../report-attachment.ts';
+import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { chooseRemote, during, rememberRemote } from '../remote-of.ts';
 import { formatSize } from '../terminal.ts';
-import { TransferProgress } from '../transfer-progress.ts';
+import { showPull, TransferProgress } from '../transfer-progress.ts';
 
 export const pull = defineCommand({
   name: 'pull',
-  summary: 'Fetch checkpoints from a registry',
-  usage: 'bento pull [remote] [--tag <tag>]',
+  summary: 'Fetch checkpoints from a registry, a folder or an archive',
+  usage: 'bento pull [remote] [--tag <tag>] [--platform <os/arch>]',
   details:
     'Fetches what is missing, and goes on where an earlier pull broke. The directory stays as it is. A tag that names another\n' +
     'checkpoint here moves only to one that came from it; else it stays, and the other is called <tag>-remote-<digits>. What\n' +
     'is attached to the checkpoints comes with them.',
   args: { min: 0, max: 1 },
-  options: { tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' } },
+  options: {
+    tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' },
+    platform: PLATFORM_OPTION,
+  },
 
   async run(ctx) {
     const chosen = await chooseRemote(ctx, ctx.options.tag);
     const { name, shown, reference, loaded } = chosen;
+    const platform = platformOf(ctx.options.platform);
+    if (platform !== undefined && reference === undefined)
+      throw new BentoError('USAGE', '--platform goes with one tag or digest', { hint: '`bento pull --tag <tag>`' });
     const store = storeOf(loaded.config);
     const layout = store.layout(await ensureId(loaded));
     const progress = new TransferProgress(ctx, 'Pulling');
@@ -34,14 +41,14 @@ export const pull = defineCommand({
     try {
       const result = await pullTags({ store, layout }, registries.repository(name), {
         reference,
+        platform,
         isWanted: (tag) => !isUndoTag(tag),
         signal: ctx.signal,
-        onEvent: (event) => show(event, progress),
+        onEvent: (event) => showPull(event, progress, ctx),
         onWait: () => ctx.note('waiting for another command that uses this store...'),
       });
       for (const { tag, reason } of result.skipped) ctx.note(`note: ${tag} is no checkpoint: ${reason}`);
-      for (const { digest, subject, reason } of result.skippedReferrers)
-        ctx.note(`note: ${whichOf(digest)} of ${shortDigest(subject)} left out: ${reason}`);
+      for (const one of result.skippedReferrers) noteSkipped(one, ctx);
       return {
         remote: shown,
         reference: reference ?? null,
@@ -88,9 +95,4 @@ function renderTag({ tag, digest, before, outcome, keptAs }: PulledTag): string[
         `    the remote's (${shortDigest(digest)}) is ${keptAs ?? ''}`,
       ];
   }
-}
-
-function show(event: PullEvent, progress: TransferProgress): void {
-  if (event.kind === 'planned') progress.plan(event.sizeBytes);
-  else progress.advance(event.digest, event.doneBytes);
 }

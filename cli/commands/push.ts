@@ -1,8 +1,12 @@
+import type { LoadedConfig } from '../../fs/workspace/config.ts';
 import { isUndoTag } from '../../fs/workspace/heads.ts';
 import { shortDigest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Layout } from '../../store/layout.ts';
 import { isTag } from '../../store/ref.ts';
+import { archiveIsClosed, parseLocalPlace } from '../../store/registry/local-ref.ts';
+import { parseRemoteRef } from '../../store/registry/remote-ref.ts';
+import type { RepositoryName } from '../../store/registry/repository.ts';
 import { isConflictTag } from '../../store/transfer/merge-tags.ts';
 import type { PushEvent } from '../../store/transfer/push.ts';
 import { defineCommand } from '../command.ts';
@@ -14,13 +18,13 @@ import { TransferProgress } from '../transfer-progress.ts';
 
 export const push = defineCommand({
   name: 'push',
-  summary: 'Send checkpoints to a registry',
+  summary: 'Send checkpoints to a registry or a folder',
   usage: 'bento push [remote] [--tag <tag>] [--force]',
   fetches: true,
   details:
-    'Sends what the registry does not have, and goes on where an earlier push broke. A tag that points at a checkpoint which\n' +
-    'ours did not come from is left alone, and nothing is sent: --force moves it. Undo slots stay here. What is attached\n' +
-    'to these checkpoints goes with them.',
+    'Sends what the registry does not have, and goes on where an earlier push broke; file:///<folder> is an OCI layout that is\n' +
+    'used like one, for example on a stick. A tag that points at a checkpoint which ours did not come from is left alone, and\n' +
+    'nothing is sent: --force moves it. Undo slots stay here. What is attached to these checkpoints goes with them.',
   args: { min: 0, max: 1 },
   options: {
     tag: { type: 'string', value: 'tag', help: 'only this tag (default: all of them)' },
@@ -28,6 +32,8 @@ export const push = defineCommand({
   },
 
   async run(ctx) {
+    const [written] = ctx.args;
+    if (written !== undefined && parseLocalPlace(written)?.kind === 'archive') throw archiveIsClosed(written);
     const chosen = await chooseRemote(ctx, ctx.options.tag);
     const { name, shown, reference, loaded } = chosen;
     const store = storeOf(loaded.config);
@@ -42,6 +48,7 @@ export const push = defineCommand({
       const result = await pushTags({ store, layout }, registries.repository(name), {
         tags,
         force: ctx.options.force,
+        mountFrom: siblingsOf(name, loaded),
         signal: ctx.signal,
         onEvent: (event) => show(event, progress),
         onWait: () => ctx.note('waiting for a garbage collection...'),
@@ -76,6 +83,13 @@ export const push = defineCommand({
     ].join('\n');
   },
 });
+
+/** The remote of this workspace, when another repository of its registry is pushed to: what is there need not be sent. */
+function siblingsOf(name: RepositoryName, { config: { remote }, dir }: LoadedConfig): string[] {
+  if (!remote) return [];
+  const { registry, repository } = parseRemoteRef(remote, dir);
+  return registry === name.registry && repository !== name.repository ? [repository] : [];
+}
 
 async function tagsToPush(layout: Layout, reference: string | undefined): Promise<string[]> {
   if (reference !== undefined) {

@@ -114,14 +114,14 @@ function describe(
 /** For all there is to ask the remote. */
 const SYNC_TIMEOUT_MS = 5_000;
 
-async function syncOf(ctx: Context, { config, layout, source }: Workspace, head: Head): Promise<SyncState | null> {
+async function syncOf(ctx: Context, { config, dir, layout, source }: Workspace, head: Head): Promise<SyncState | null> {
   if (!config.remote) return null;
   const { parseRemoteRef } = await import('../../store/registry/remote-ref.ts');
   const { compareWithRemote } = await import('../../store/transfer/compare.ts');
   const { openRegistries } = await import('../open-registry.ts');
   let registries: Registries | undefined;
   try {
-    const name = parseRemoteRef(config.remote);
+    const name = parseRemoteRef(config.remote, dir);
     registries = openRegistries(ctx);
     const pool = source.store.blobs;
     return await compareWithRemote({ pool, layout }, registries.repository(name), {

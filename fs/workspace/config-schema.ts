@@ -17,7 +17,7 @@ import {
   type WatchMethod,
 } from './config-types.ts';
 import { formatDuration, parseDuration } from './duration.ts';
-import { defaultStoreRoot, resolveStoreRoot } from './store-name.ts';
+import { defaultStoreRoot, parseStorePlace, type StorePlace } from './store-name.ts';
 
 /**
  * Parses what the YAML reader gives (mappings, lists, strings and nulls) into a Config, or says what is wrong in the
@@ -40,13 +40,14 @@ const KEY_BYTES = 32;
 /** @throws BentoError CONFIG_INVALID */
 export function parseConfig(value: unknown, dir: string): Config {
   const root = fields(value, 'the file');
+  const store = storePlace(text(root.get('store'), 'store'), dir);
   return {
     id: workspaceId(root.get('id')),
     head: text(root.get('head'), 'head'),
     extensions: root.has('extensions') ? texts(root.get('extensions'), 'extensions') : undefined,
     task: text(root.get('task'), 'task'),
-    store: storeRoot(text(root.get('store'), 'store'), dir),
-    remote: text(root.get('remote'), 'remote'),
+    store: store.root,
+    remote: text(root.get('remote'), 'remote') ?? store.remote,
     open: openMode(text(root.get('open'), 'open')),
     layers: layers(root.get('layers')),
     ignore: texts(root.get('ignore'), 'ignore'),
@@ -68,8 +69,8 @@ function workspaceId(value: unknown): string | undefined {
   return id;
 }
 
-function storeRoot(path: string | undefined, dir: string): string {
-  return path === undefined ? defaultStoreRoot() : resolveStoreRoot(path, dir);
+function storePlace(path: string | undefined, dir: string): StorePlace {
+  return path === undefined ? { root: defaultStoreRoot(), remote: undefined } : parseStorePlace(path, dir);
 }
 
 function openMode(value: string | undefined): OpenMode | undefined {

@@ -19,6 +19,8 @@ export interface NewWorkspace {
   workspaceId: string;
   storeRoot: string;
   head: Digest;
+  /** Where it was opened from, `registry/path`; undefined: what the checkpoint says. */
+  remote?: string | undefined;
   /** Where to put the files for now, if not in `dir`: whoever asks moves them when all is ready. */
   preparedIn?: string;
 }
@@ -33,20 +35,25 @@ export interface WorkspaceFiles {
 
 /**
  * The `bento.yaml` (and `.bentoignore`) of a directory that is made from a checkpoint: same workspace, same store, a head of
- * its own. What the checkpoint says about hooks or commands is not taken over.
+ * its own; `remote:` is where the checkpoint came from, which need not be where its maker pushed it. What the checkpoint says about hooks or commands is not taken over.
  *
  * @throws BentoError CONFIG_INVALID when a checkpoint of somebody else's making asks for what cannot be
  */
 export function newWorkspaceFiles(
   { meta }: Pick<Checkpoint, 'meta'>,
-  { workspaceId, storeRoot, head }: { workspaceId: string; storeRoot: string; head: Digest | undefined },
+  {
+    workspaceId,
+    storeRoot,
+    head,
+    remote,
+  }: Pick<NewWorkspace, 'workspaceId' | 'storeRoot' | 'remote'> & { head: Digest | undefined },
 ): WorkspaceFiles {
   const config = renderNewConfig({
     id: workspaceId,
     head,
     task: meta.task,
     store: storeRoot,
-    remote: meta.remote,
+    remote: remote ?? meta.remote,
     layers: meta.layers?.map(({ name, patterns, catchAll }) => ({
       name,
       patterns,

@@ -49,6 +49,12 @@ export interface OpenResult {
   kept: string[];
 }
 
+export interface OpenIntoOptions {
+  includes?: TitleFilter;
+  /** What the new workspace's `remote:` is; default: what the checkpoint says. */
+  remote?: string | undefined;
+}
+
 /** Milliseconds: a file with a time within these is looked at again. */
 const RECENT_MS = 2000;
 
@@ -63,7 +69,7 @@ export async function openInto(
   source: TreeSource,
   opened: OpenCheckpoint,
   path: string,
-  includes: TitleFilter,
+  { includes, remote }: OpenIntoOptions = {},
 ): Promise<OpenResult> {
   const { checkpoint, tree } = opened;
   const dir = resolve(path);
@@ -77,6 +83,7 @@ export async function openInto(
       workspaceId,
       storeRoot: source.store.root,
       head: checkpoint.digest,
+      remote,
       preparedIn: target.staging,
     });
     const written = await materialise(tree, target.dir, {

@@ -1,11 +1,12 @@
 import { RegistryClient, type RegistryClientOptions } from '../registry/client.ts';
 import type { Repository } from '../registry/repository.ts';
+import { Remotes } from '../transfer/remotes.ts';
 import type { LazySource } from './lazy-record.ts';
 
 /** Repositories as their sources say, with TLS or without; connections are shared. Close it. */
 export class SourceRegistries {
   readonly #options: RegistryClientOptions;
-  readonly #clients = new Map<string, RegistryClient>();
+  readonly #clients = new Map<string, Remotes>();
 
   constructor(options: RegistryClientOptions) {
     this.#options = options;
@@ -20,12 +21,12 @@ export class SourceRegistries {
     this.#clients.clear();
   }
 
-  #client(registry: string, plainHttp: boolean): RegistryClient {
+  #client(registry: string, plainHttp: boolean): Remotes {
     const key = plainHttp ? registry : '';
     const known = this.#clients.get(key);
     if (known !== undefined) return known;
     const insecure = [...(this.#options.insecure ?? []), ...(plainHttp ? [registry] : [])];
-    const client = new RegistryClient({ ...this.#options, insecure });
+    const client = new Remotes(new RegistryClient({ ...this.#options, insecure }));
     this.#clients.set(key, client);
     return client;
   }

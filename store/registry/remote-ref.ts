@@ -1,6 +1,7 @@
 import { isDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import { isTag } from '../ref.ts';
+import { isLocalRef, nameOfPath, parseLocalPlace } from './local-ref.ts';
 import type { RepositoryName } from './repository.ts';
 
 /** A repository, and what in it. */
@@ -15,20 +16,27 @@ const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const SCHEME = /^(?:docker|oci|https?):\/\//;
 const REPOSITORY_LENGTH_MAX = 255;
 
-/** Whether a reference names something in a registry: only such have a slash and no scheme of a folder. */
+/**
+ * Whether a reference names something that is not in the store: in a registry, or in a layout folder or archive that its
+ * scheme says. Other paths are none.
+ */
 export function isRemoteRef(written: string): boolean {
   const text = written.trim();
-  return /^(?:docker|oci):\/\//.test(text) || (text.includes('/') && !/^(?:[a-z]+:\/\/|[./~])/.test(text));
+  if (isLocalRef(text)) return true;
+  return /^(?:docker|oci):\/\//.test(text) || (text.includes('/') && !/^(?:[a-z][a-z0-9+.-]*:\/\/|[./~])/.test(text));
 }
 
 /**
- * Parses `host[:port]/path[:tag][@digest]`, with or without `docker://` or `oci://` before it. The first part has to be a
- * host: unlike docker, no registry is assumed.
+ * Parses `host[:port]/path[:tag][@digest]`, with or without `docker://` or `oci://` before it, and what `parseLocalPlace`
+ * does. The first part has to be a host: unlike docker, no registry is assumed.
  *
+ * @param cwd - what paths are relative to
  * @throws BentoError REF_INVALID naming what is wrong with it
  * @see OCI distribution-spec v1.1, "Pulling manifests": what names and tags may be
  */
-export function parseRemoteRef(written: string): RemoteRef {
+export function parseRemoteRef(written: string, cwd?: string): RemoteRef {
+  const local = isLocalRef(written) ? parseLocalPlace(written, cwd) : undefined;
+  if (local !== undefined) return { ...nameOfPath(local.path), tag: local.tag, digest: local.digest };
   const text = written.trim().replace(SCHEME, '');
   const at = text.indexOf('@');
   const named = at < 0 ? text : text.slice(0, at);
@@ -58,6 +66,6 @@ export function formatRemoteRef({ registry, repository, tag, digest }: RemoteRef
 
 function invalid(written: string, why: string): BentoError {
   return new BentoError('REF_INVALID', `invalid remote reference "${written}": ${why}`, {
-    hint: 'write it as registry/path:tag, for example ghcr.io/me/workspace:latest',
+    hint: 'write it as registry/path:tag, or file:///folder:tag',
   });
 }

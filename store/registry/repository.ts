@@ -3,9 +3,9 @@ import type { Descriptor } from '../manifest.ts';
 
 /** Where a repository is. */
 export interface RepositoryName {
-  /** `host` or `host:port`, as written; Docker Hub is `docker.io`. */
+  /** `host` or `host:port`, as written; Docker Hub is `docker.io`. `file://` is this machine (`local-ref.ts`). */
   registry: string;
-  /** Path below it, as in `me/workspace`. */
+  /** Path below it, as in `me/workspace`; of a folder or archive of this machine, as in its address. */
   repository: string;
 }
 
@@ -36,7 +36,7 @@ export type Uploaded = 'there' | 'mounted' | 'sent';
 export type UploadSource = (offset: number) => AsyncIterable<Uint8Array>;
 
 /**
- * One repository of a registry. Everything is tried again as long as that may help (a broken connection, 408, 429, 500, 502,
+ * One repository of a registry, or a layout folder or archive that is used like one. Everything is tried again as long as that may help (a broken connection, 408, 429, 500, 502,
  * 503 and 504, an expired token or URL); everything has a time limit and a size limit.
  *
  * Errors of all methods: BentoError REMOTE_UNREACHABLE, REMOTE_DENIED, REMOTE_INVALID, REMOTE_REFUSED, and REMOTE_NOT_FOUND

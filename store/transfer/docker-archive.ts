@@ -11,9 +11,10 @@ import {
   parseObject,
 } from '../manifest.ts';
 import { normalizePath } from '../layers/tar-name.ts';
-import { tagOfRefName } from './image-place.ts';
+import { IMAGE_COUNT_MAX } from './find-image.ts';
+import { tagOfRefName } from '../registry/local-ref.ts';
 import { readSourceFile, type ImageSource } from './image-source.ts';
-import { IMAGE_COUNT_MAX, type SourceImage } from './source-image.ts';
+import type { SourceImage } from './source-image.ts';
 
 const PLAIN_TAR = 'application/vnd.oci.image.layer.v1.tar';
 

@@ -1,20 +1,19 @@
-import { lstat, mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import { entryOf, type Attachment } from '../attachment.ts';
 import { notStored } from '../blob-file.ts';
 import type { BlobPool } from '../blobs.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { hexOf, shortDigest, type Digest } from '../digest.ts';
-import { syncDir, temporaryBeside, writeFileDurably } from '../durable.ts';
+import { syncDir } from '../durable.ts';
 import { BentoError, describeSystemError, errnoOf } from '../errors.ts';
 import { paddingOf } from '../layers/tar-fields.ts';
 import { encodeTarHeader } from '../layers/tar-header.ts';
-import { isObject, KEYS, MANIFEST_BYTES_MAX, MEDIA_TYPES, parseObject } from '../manifest.ts';
+import { indexEntry, type Descriptor } from '../manifest.ts';
 import type { ImagePlace } from './image-place.ts';
+import { BLOBS_DIR, encodeIndex, LayoutFolder, OCI_LAYOUT, writeNewFile } from './layout-folder.ts';
 
-const OCI_LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
-const BLOBS_DIR = 'blobs/sha256';
 /** Two blocks of zeros end a tar. */
 const TAR_END = Buffer.alloc(1024);
 
@@ -30,10 +29,12 @@ export interface ExportOptions {
   onEvent?: (event: { bytesDone: number; bytesTotal: number }) => void;
 }
 
+export type ExportKind = 'folder' | 'archive';
+
 export interface ExportResult {
   /** Absolute path of the folder or the archive. */
   path: string;
-  kind: 'folder' | 'archive';
+  kind: ExportKind;
   blobCount: number;
   /** Bytes of blobs written: in a folder, those that were there before do not count. */
   writtenBytes: number;
@@ -57,7 +58,7 @@ export async function exportImages(
   images: readonly ImageToExport[],
   { place, options = {} }: { place: ImagePlace; options?: ExportOptions },
 ): Promise<ExportResult> {
-  const kind = await kindOf(place);
+  const kind = await kindOfTarget(place);
   const { attachments = [] } = options;
   const blobs = await blobsOf(pool, [...images.map(({ checkpoint }) => checkpoint), ...attachments]);
   const progress = progressOf(blobs, options);
@@ -88,7 +89,8 @@ function progressOf(blobs: readonly BlobToWrite[], { onEvent }: ExportOptions): 
   };
 }
 
-async function kindOf({ path, kind }: ImagePlace): Promise<'folder' | 'archive'> {
+/** What will be written there. @throws BentoError TARGET_NOT_EMPTY, TARGET_INVALID */
+export async function kindOfTarget({ path, kind }: ImagePlace): Promise<ExportKind> {
   const found = await stat(path).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
     if (errnoOf(error) === 'ENOTDIR') {
@@ -133,113 +135,32 @@ async function blobsOf(
   return [...sizes].map(([digest, size]) => ({ digest, size })).sort((a, b) => (a.digest < b.digest ? -1 : 1));
 }
 
-/** Entries of `index.json`: what was listed before, but for tags that move, and the new ones. */
-function listImages(
-  before: readonly unknown[],
-  { images, attachments }: Pick<Output, 'images' | 'attachments'>,
-): unknown[] {
-  const isReplaced = (value: unknown): boolean => {
-    const annotations = isObject(value) && isObject(value['annotations']) ? value['annotations'] : {};
-    const name = annotations[KEYS.refName];
-    const digest = isObject(value) ? value['digest'] : undefined;
-    if (name === undefined && attachments.some((one) => one.digest === digest)) return true;
-    return images.some(({ tag, checkpoint }) => (name === undefined ? digest === checkpoint.digest : name === tag));
-  };
-  const added = images.map(({ tag, checkpoint: { digest, size, manifest } }) => ({
-    mediaType: manifest.mediaType,
-    digest,
-    size,
-    ...(tag !== undefined && { annotations: { [KEYS.refName]: tag } }),
-  }));
-  return [...before.filter((value) => !isReplaced(value)), ...added, ...attachments.map(entryOf)];
-}
-
-function encodeIndex(manifests: readonly unknown[], rest: Record<string, unknown> = {}): string {
-  return JSON.stringify({ ...rest, schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests });
-}
-
 async function writeFolder(pool: BlobPool, { path, blobs, progress, ...listed }: Output): Promise<number> {
-  const index = await prepareFolder(path);
-  const dir = join(path, BLOBS_DIR);
-  await mkdir(dir, { recursive: true });
+  const folder = await LayoutFolder.prepare(path);
   let writtenBytes = 0;
-  for (const blob of blobs) writtenBytes += await writeBlobFile(pool, blob, { dir, progress });
-  for (const changed of [dir, dirname(dir), path, dirname(path)]) await syncDir(changed);
-  const before = Array.isArray(index['manifests']) ? index['manifests'] : [];
-  await writeFileDurably(join(path, 'index.json'), encodeIndex(listImages(before, listed), index));
+  for (const { digest, size } of blobs) {
+    if (await folder.hasBlob({ digest, size })) {
+      progress(size);
+      continue;
+    }
+    await folder.putBlob(digest, async (handle) => {
+      for await (const piece of pool.stream({ digest })) {
+        await handle.writeFile(piece);
+        progress(piece.length);
+      }
+    });
+    writtenBytes += size;
+  }
+  await folder.list(entriesOf(listed));
   return writtenBytes;
 }
 
-/**
- * Makes sure that a folder is a layout; a new one is so from the start, so that an export that was killed can be repeated.
- *
- * @returns what its `index.json` says; empty without one
- */
-async function prepareFolder(path: string): Promise<Record<string, unknown>> {
-  await mkdir(path, { recursive: true });
-  const names = await readdir(path);
-  if (names.length === 0) await writeFileDurably(join(path, 'oci-layout'), OCI_LAYOUT);
-  else if (!names.includes('oci-layout')) {
-    throw new BentoError('TARGET_NOT_EMPTY', `${path} is neither empty nor an image layout`, {
-      hint: 'choose a new folder',
-    });
-  }
-  const blobs = await lstat(join(path, 'blobs')).catch(() => undefined);
-  if (blobs?.isSymbolicLink() === true) {
-    throw new BentoError('TARGET_INVALID', `${path} shares its blobs with others: it belongs to a store of bento`, {
-      hint: 'choose a new folder',
-    });
-  }
-  return names.includes('index.json') ? await readIndex(join(path, 'index.json')) : {};
-}
-
-async function readIndex(path: string): Promise<Record<string, unknown>> {
-  const { size } = await stat(path);
-  if (size > MANIFEST_BYTES_MAX) {
-    throw new BentoError('FORMAT_INVALID', `${path} is ${size} bytes, limit ${MANIFEST_BYTES_MAX}`);
-  }
-  const index = parseObject(await readFile(path), path);
-  if (Array.isArray(index['manifests'])) return index;
-  throw new BentoError('FORMAT_INVALID', `${path} lists no manifests`);
-}
-
-/** @returns how many bytes were written: none when the file is there */
-async function writeBlobFile(
-  pool: BlobPool,
-  { digest, size }: BlobToWrite,
-  { dir, progress }: { dir: string; progress: (bytes: number) => void },
-): Promise<number> {
-  const path = join(dir, hexOf(digest));
-  const there = await lstat(path).catch(() => undefined);
-  if (there?.isFile() === true && there.size === size) {
-    progress(size);
-    return 0;
-  }
-  await writeNewFile(path, async (handle) => {
-    for await (const piece of pool.stream({ digest })) {
-      await handle.writeFile(piece);
-      progress(piece.length);
-    }
-  });
-  return size;
-}
-
-/** Temporary file, fsync, rename; the folder is the caller's. */
-async function writeNewFile(path: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
-  const temporary = temporaryBeside(path);
-  try {
-    const handle = await open(temporary, 'wx', 0o644);
-    try {
-      await write(handle);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+/** What the list of a folder or archive gets. */
+function entriesOf({ images, attachments }: Pick<Output, 'images' | 'attachments'>): Descriptor[] {
+  const own = images.map(({ tag, checkpoint: { digest, size, manifest } }) =>
+    indexEntry({ mediaType: manifest.mediaType, digest, size }, tag),
+  );
+  return [...own, ...attachments.map(entryOf)];
 }
 
 /** Sorted, without times and owners: the same images make the same archive. */
@@ -255,7 +176,7 @@ async function writeArchive(pool: BlobPool, { path, blobs, progress, ...listed }
       }
       await handle.writeFile(Buffer.alloc(paddingOf(size)));
     }
-    await handle.writeFile(smallMember('index.json', encodeIndex(listImages([], listed))));
+    await handle.writeFile(smallMember('index.json', encodeIndex(entriesOf(listed))));
     await handle.writeFile(smallMember('oci-layout', OCI_LAYOUT));
     await handle.writeFile(TAR_END);
   });

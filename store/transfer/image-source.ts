@@ -18,6 +18,8 @@ const GZIP_MAGIC = 0x1f8b;
 /** Somebody else's folder or archive with an image in it, read by name. */
 export interface ImageSource {
   readonly path: string;
+  /** Whether others may add to it while it is open: a folder. */
+  readonly changes: boolean;
   /**
    * @param name - in its one spelling, as `blobs/sha256/<hex>`
    * @param mayBeLink - follow one link to another file of the same archive, as archives of docker need
@@ -30,8 +32,12 @@ export interface ImageSource {
 /** A file of a source, opened. */
 export interface SourceFile {
   readonly sizeBytes: number;
-  /** Exactly `sizeBytes` bytes in pieces of 1 MiB. @throws BentoError FORMAT_INVALID when the file ends before */
-  stream(): AsyncGenerator<Buffer, void, undefined>;
+  /**
+   * From an offset to the end, exactly, in pieces of at most 1 MiB.
+   *
+   * @throws BentoError FORMAT_INVALID when the file ends before
+   */
+  stream(range?: { offset: number; length: number }): AsyncGenerator<Buffer, void, undefined>;
   close(): Promise<void>;
 }
 
@@ -73,6 +79,7 @@ export async function readSourceFile(source: ImageSource, name: string, sizeMax:
 
 class FolderSource implements ImageSource {
   readonly path: string;
+  readonly changes = true;
 
   constructor(path: string) {
     this.path = path;
@@ -83,7 +90,11 @@ class FolderSource implements ImageSource {
     if (handle === undefined) return undefined;
     const { size } = await handle.stat();
     const range = { offset: 0, sizeBytes: size, what: join(this.path, name) };
-    return { sizeBytes: size, stream: () => streamRange(handle, range), close: async () => await handle.close() };
+    return {
+      sizeBytes: size,
+      stream: (part) => streamRange(handle, partOf(range, part)),
+      close: async () => await handle.close(),
+    };
   }
 
   async close(): Promise<void> {
@@ -111,6 +122,7 @@ type ArchiveEntry = { kind: 'file'; offset: number; sizeBytes: number } | { kind
 /** A tar of which only the headers were read: each file is a range of it, and nothing is unpacked. */
 class ArchiveSource implements ImageSource {
   readonly path: string;
+  readonly changes = false;
   readonly #handle: FileHandle;
   readonly #entries: ReadonlyMap<ByteString, ArchiveEntry>;
 
@@ -140,7 +152,7 @@ class ArchiveSource implements ImageSource {
       return Promise.reject(new BentoError('FORMAT_INVALID', `${toText(name)} in ${this.path} is a link, not a file`));
     }
     const range = { ...entry, what: `${toText(name)} in ${this.path}` };
-    const stream = (): AsyncGenerator<Buffer, void, undefined> => streamRange(this.#handle, range);
+    const stream: SourceFile['stream'] = (part) => streamRange(this.#handle, partOf(range, part));
     return Promise.resolve({ sizeBytes: entry.sizeBytes, stream, close: () => Promise.resolve() });
   }
 
@@ -224,9 +236,24 @@ function linkTarget(name: ByteString, { linkName, typeFlag }: TarMember['header'
   return normalizePath(target);
 }
 
+interface FileRange {
+  offset: number;
+  sizeBytes: number;
+  what: string;
+}
+
+/** @throws BentoError FORMAT_INVALID when the file does not have it */
+function partOf(file: FileRange, part: { offset: number; length: number } | undefined): FileRange {
+  if (part === undefined) return file;
+  const { offset, sizeBytes, what } = file;
+  if (part.offset + part.length > sizeBytes)
+    throw new BentoError('FORMAT_INVALID', `${what} ends before byte ${part.offset + part.length}`);
+  return { offset: offset + part.offset, sizeBytes: part.length, what };
+}
+
 async function* streamRange(
   handle: FileHandle,
-  { offset, sizeBytes, what }: { offset: number; sizeBytes: number; what: string },
+  { offset, sizeBytes, what }: FileRange,
 ): AsyncGenerator<Buffer, void, undefined> {
   for (let done = 0; done < sizeBytes;) {
     const piece = Buffer.allocUnsafe(Math.min(READ_BYTES, sizeBytes - done));

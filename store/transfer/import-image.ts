@@ -6,15 +6,20 @@ import { ATTACHMENT_COUNT_MAX } from '../attachment.ts';
 import { shareBlobs } from '../blob-lock.ts';
 import { BlobIngest } from '../blob-ingest.ts';
 import { loadCheckpoint, type Checkpoint } from '../checkpoint.ts';
-import { hexOf, type Digest } from '../digest.ts';
+import { hexOf, isDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import { listAttachments } from '../find-attachments.ts';
 import { TAR_BYTES_MAX } from '../layers/tar-input.ts';
 import type { Layout } from '../layout.ts';
+import type { Platform } from '../platform.ts';
+import type { Repository } from '../registry/repository.ts';
 import { isStoreName, type Store } from '../store.ts';
 import { listDockerImages, readDockerImage } from './docker-archive.ts';
 import { parseImagePlace, type ImagePlace } from './image-place.ts';
 import { openImageSource, type ImageSource } from './image-source.ts';
+import { pullAttachments } from './pull-attachments.ts';
+import { nameOfDigest, pullCheckpoint, type PullEvent } from './pull.ts';
+import type { SkippedReferrer } from './remote-attachments.ts';
 import {
   blobFile,
   damagedIn,
@@ -34,6 +39,8 @@ export interface ImportOptions {
   name?: string | undefined;
   /** Tag of the only image imported, instead of its own. */
   tag?: string | undefined;
+  /** Which image of an index; default: the one for this machine. */
+  platform?: Platform | undefined;
   /** Move tags that name something else now. */
   force?: boolean | undefined;
   /** Tags that mean something on one machine only; what has no other is left out. */
@@ -98,6 +105,52 @@ export async function importImages(
   }
 }
 
+/**
+ * Takes one image over from a registry, by the same rules, and then what is attached to it, as `pullTags` does.
+ *
+ * @param from.reference - tag or digest
+ * @throws BentoError as `importImages` and `pullCheckpoint`
+ */
+export async function importRemote(
+  store: Store,
+  from: { repository: Repository; reference: string },
+  options: ImportOptions & {
+    signal?: AbortSignal;
+    onPull?: (event: PullEvent) => void;
+    /** Told of what is attached to it and does not come. */
+    onSkipped?: (skipped: SkippedReferrer) => void;
+  } = {},
+): Promise<ImportedImage[]> {
+  const { repository, reference } = from;
+  await mkdir(store.root, { recursive: true });
+  using _blobs = await shareBlobs(store.root, options.onWait);
+  let addedBytes = 0;
+  const checkpoint = await pullCheckpoint(store, repository, {
+    reference,
+    platform: options.platform,
+    ...(options.signal && { signal: options.signal }),
+    onEvent: (event) => {
+      if (event.kind === 'planned') addedBytes = event.sizeBytes;
+      options.onPull?.(event);
+    },
+  });
+  const layout = store.layout(storeNameFor(checkpoint, repository.name.repository, options.name));
+  await layout.ensure();
+  const { digest, size, manifest, layers } = checkpoint;
+  const described = { digest, size, mediaType: manifest.mediaType };
+  const tag = options.tag ?? (isDigest(reference) ? nameOfDigest(reference) : reference);
+  const image = { manifest: described, layerCount: layers.length, layout, tag, addedBytes, attachments: [] };
+  const imported = await tagImage(image, options);
+  const attached = await pullAttachments({ store, layout }, repository, {
+    subjects: new Set([digest]),
+    signal: options.signal,
+    ...(options.onPull && { onEvent: options.onPull }),
+  });
+  for (const skipped of attached.skipped) options.onSkipped?.(skipped);
+  const attachmentCount = attached.attachments.length;
+  return [{ ...imported, attachmentCount, addedBytes: addedBytes + attached.fetchedBytes }];
+}
+
 interface ImportContext {
   store: Store;
   place: ImagePlace;
@@ -106,7 +159,7 @@ interface ImportContext {
 
 async function importFrom(source: ImageSource, context: ImportContext): Promise<ImportedImage[]> {
   const { place, options } = context;
-  const { images: listed, attachments } = await listImages(source);
+  const { images: listed, attachments } = await listImages(source, options.platform);
   const chosen = chooseImages(listed, place, options);
   const accepted: Accepted[] = [];
   for (const { tag, read } of chosen) accepted.push(await acceptImage(tag, await read(), context));
@@ -123,7 +176,7 @@ async function importFrom(source: ImageSource, context: ImportContext): Promise<
     for (const { bytes } of own) await context.store.blobs.put(bytes);
   }
   const imported: ImportedImage[] = [];
-  for (const item of accepted) imported.push(await tagImage(item, options));
+  for (const item of accepted) imported.push(await tagImage({ ...item, layerCount: item.layers.length }, options));
   return imported;
 }
 
@@ -153,20 +206,26 @@ interface Candidate {
   read: () => Promise<SourceImage>;
 }
 
+/** An image of which everything is in the store. */
+type Whole = Omit<Accepted, 'layers'> & { layerCount: number };
+
 /** What a source lists that is attached to something. */
 interface ListedAttachment {
   entry: ListedImage;
   subject: Digest;
 }
 
-async function listImages(source: ImageSource): Promise<{ images: Candidate[]; attachments: ListedAttachment[] }> {
+async function listImages(
+  source: ImageSource,
+  platform: Platform | undefined,
+): Promise<{ images: Candidate[]; attachments: ListedAttachment[] }> {
   if (!(await isOciLayout(source))) return { images: await listDocker(source), attachments: [] };
   const attachments: ListedAttachment[] = [];
   const images: Candidate[] = [];
   for (const entry of await listOciImages(source)) {
     const attached = await readOciAttachment(source, entry);
     if (attached !== undefined) attachments.push({ entry, subject: attached.attachment.subject });
-    else images.push({ tag: entry.tag, read: async () => await readOciImage(source, entry) });
+    else images.push({ tag: entry.tag, read: async () => await readOciImage(source, entry, platform) });
   }
   return { images, attachments };
 }
@@ -263,7 +322,10 @@ function assertDistinctTags(accepted: readonly Accepted[], { path }: ImageSource
 }
 
 /** @returns what the tag names now, if that is another checkpoint */
-async function findDisplaced({ layout, tag, manifest }: Accepted, options: ImportOptions): Promise<Digest | null> {
+async function findDisplaced(
+  { layout, tag, manifest }: Pick<Accepted, 'layout' | 'tag' | 'manifest'>,
+  options: ImportOptions,
+): Promise<Digest | null> {
   const before = (await layout.tags()).get(tag)?.digest;
   if (before === undefined || before === manifest.digest) return null;
   if (options.force === true) return before;
@@ -272,8 +334,8 @@ async function findDisplaced({ layout, tag, manifest }: Accepted, options: Impor
   });
 }
 
-async function tagImage(item: Accepted, options: ImportOptions): Promise<ImportedImage> {
-  const { layout, tag, manifest, layers, addedBytes, attachments } = item;
+async function tagImage(item: Whole, options: ImportOptions): Promise<ImportedImage> {
+  const { layout, tag, manifest, layerCount, addedBytes, attachments } = item;
   using _saves = await layout.lockSaves(options.onWait); // no save may move the tag between the look and the step
   const moved = await findDisplaced(item, options);
   await layout.setTags([tag], manifest);
@@ -281,7 +343,7 @@ async function tagImage(item: Accepted, options: ImportOptions): Promise<Importe
     layout,
     attachments.map(({ attachment }) => attachment),
   );
-  const counts = { layerCount: layers.length, attachmentCount: attachments.length };
+  const counts = { layerCount, attachmentCount: attachments.length };
   return { store: layout.id, tag, digest: manifest.digest, ...counts, addedBytes, moved };
 }
 

@@ -8,6 +8,7 @@ export interface RemoteTag {
   digest: Digest;
   /** Bytes of the manifest. */
   size: number;
+  mediaType: string;
 }
 
 /**
@@ -49,20 +50,20 @@ export async function mergeTags(
   // `latest` comes last: then its checkpoint usually has a name already.
   const ordered = [...remote].sort((a, b) => Number(a.tag === 'latest') - Number(b.tag === 'latest'));
   const pulled: PulledTag[] = [];
-  const changes = new Map<Digest, { size: number; tags: string[] }>();
-  for (const { tag, digest, size } of ordered) {
+  const changes = new Map<Digest, { size: number; mediaType: string; tags: string[] }>();
+  for (const { tag, digest, size, mediaType } of ordered) {
     const outcome = await relate({ tag, digest }, { here: before, there, lineage });
     const keptAs = outcome === 'diverged' ? nameFor(digest, tag, here) : undefined;
     const set = outcome === 'new' || outcome === 'forward' ? tag : keptAs;
     if (set !== undefined && here.get(set)?.digest !== digest) {
       here.set(set, { digest });
-      const change = changes.get(digest) ?? { size, tags: [] };
+      const change = changes.get(digest) ?? { size, mediaType, tags: [] };
       change.tags.push(set);
       changes.set(digest, change);
     }
     pulled.push({ tag, digest, before: before.get(tag)?.digest, outcome, keptAs });
   }
-  for (const [digest, { size, tags }] of changes) await layout.setTags(tags, { digest, size });
+  for (const [digest, { tags, ...manifest }] of changes) await layout.setTags(tags, { digest, ...manifest });
   return pulled;
 }
 

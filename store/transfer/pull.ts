@@ -2,22 +2,17 @@ import type { Attachment } from '../attachment.ts';
 import { shareBlobs } from '../blob-lock.ts';
 import type { BlobPool } from '../blobs.ts';
 import { loadCheckpoint, type Checkpoint } from '../checkpoint.ts';
-import { digestOf, isDigest, shortDigest, type Digest } from '../digest.ts';
+import { digestOf, hexOf, isDigest, shortDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import type { Layout } from '../layout.ts';
-import {
-  CONFIG_BYTES_MAX,
-  KEYS,
-  MANIFEST_BYTES_MAX,
-  parseManifest,
-  type Descriptor,
-  type Manifest,
-} from '../manifest.ts';
+import { CONFIG_BYTES_MAX, KEYS, MANIFEST_BYTES_MAX, type Descriptor, type Manifest } from '../manifest.ts';
+import { formatPlatform, thisPlatform, type Platform } from '../platform.ts';
 import { isTag } from '../ref.ts';
 import { beginLazily, type LazyBeginning } from '../lazy/begin-blob.ts';
 import type { Repository } from '../registry/repository.ts';
 import type { Store } from '../store.ts';
 import { fetchBlob } from './fetch-blob.ts';
+import { findImage, isIndexType } from './find-image.ts';
 import { inParallel } from './in-parallel.ts';
 import { Lineage } from './lineage.ts';
 import { mergeTags, type PulledTag, type RemoteTag } from './merge-tags.ts';
@@ -38,6 +33,8 @@ const NEVER_PULLED = /^(?:head|undo|sha256-[0-9a-f]{64}.*)$/;
 export type PullEvent =
   /** So much has to be fetched: told when all manifests are known, and again for each file that is attached to one. */
   | { kind: 'planned'; blobCount: number; sizeBytes: number }
+  /** What was asked for is a list of images, and this one of them is taken. */
+  | { kind: 'chosen'; index: Digest; digest: Digest; platform: string }
   /** `doneBytes` counts what an earlier, broken pull left; `outcome` comes last. */
   | {
       kind: 'blob';
@@ -51,6 +48,8 @@ export type PullEvent =
 export interface PullOptions {
   /** One tag or digest; default: all tags. */
   reference?: string | undefined;
+  /** Which of a list of images; default: the one for this machine. */
+  platform?: Platform | undefined;
   /** Which tags are taken when it is all of them; default: all. */
   isWanted?: (tag: string) => boolean;
   signal?: AbortSignal;
@@ -96,7 +95,7 @@ interface WantedBlob {
  * the checkpoints comes after them, and one attachment that is wrong costs none of them.
  *
  * @throws BentoError REMOTE_NOT_FOUND when the reference is not there; FORMAT_INVALID or FORMAT_UNSUPPORTED when it is no
- *   checkpoint; REMOTE_INVALID for wrong bytes; those of `Repository`
+ *   checkpoint or image, or none for the platform; REMOTE_INVALID for wrong bytes; those of `Repository`
  */
 export async function pullTags(
   { store, layout }: { store: Store; layout: Layout },
@@ -187,18 +186,39 @@ async function readManifests(pool: BlobPool, tags: readonly string[], to: Gather
       if (to.work.reference !== undefined) throw noSuchTag(tag, to.work);
       return; // deleted since the tags were listed
     }
-    const { digest } = there;
     await orSkip(tag, to, async () => {
-      const bytes = (await readStored(pool, digest)) ?? (await readRemote(digest, { ...to.work, signal }));
-      found.set(tag, { tag: nameFor(tag, digest), digest, bytes, manifest: checked(bytes, there) });
+      const image = await readImage(pool, there, { ...to.work, signal });
+      found.set(tag, { tag: nameFor(tag), ...image });
     });
   });
   return tags.flatMap((tag) => found.get(tag) ?? []);
 }
 
-/** A checkpoint that was asked for by its digest gets a name, or the next garbage collection would take it. */
-function nameFor(reference: string, digest: Digest): string {
-  return isDigest(reference) ? `remote-${digest.slice('sha256:'.length, 'sha256:'.length + 12)}` : reference;
+/** What was asked for by its digest gets a name, or the next garbage collection would take it. */
+function nameFor(reference: string): string {
+  return isDigest(reference) ? nameOfDigest(reference) : reference;
+}
+
+/** The tag of a checkpoint that has no other: it begins as what somebody asked for, be it an index. */
+export function nameOfDigest(digest: Digest): string {
+  return `remote-${hexOf(digest).slice(0, 12)}`;
+}
+
+/** Of a list of images, the one for the platform, if it was asked for: nobody wants all that a repository of images has. */
+async function readImage(pool: BlobPool, there: Descriptor, work: Work): Promise<Omit<RemoteCheckpoint, 'tag'>> {
+  const { reference, platform = thisPlatform(), onEvent } = work;
+  if (reference === undefined && isIndexType(there.mediaType)) {
+    throw new BentoError('FORMAT_UNSUPPORTED', `${shortDigest(there.digest)} is a list of images, not a checkpoint`);
+  }
+  const read = async ({ digest }: Descriptor): Promise<Buffer> =>
+    (await readStored(pool, digest)) ?? (await readRemote(digest, work));
+  const { index, ...image } = await findImage(there, read, { platform, where: nameOf(work) });
+  checkSize(image.manifest.config, CONFIG_BYTES_MAX);
+  for (const layer of image.manifest.layers) checkSize(layer, LAYER_BYTES_MAX);
+  if (index !== undefined) {
+    onEvent?.({ kind: 'chosen', index, digest: image.digest, platform: formatPlatform(platform) });
+  }
+  return image;
 }
 
 async function readStored(pool: BlobPool, digest: Digest): Promise<Buffer | undefined> {
@@ -215,19 +235,6 @@ async function readRemote(digest: Digest, work: Work): Promise<Buffer> {
   if (found === undefined) throw noSuchTag(digest, work);
   if (digestOf(found.bytes) === digest) return found.bytes;
   throw new BentoError('REMOTE_INVALID', `${nameOf(work)} sent another manifest than ${digest}`);
-}
-
-/** An index lists manifests, and has no layers of its own. */
-function checked(bytes: Buffer, { mediaType, digest }: Descriptor): Manifest {
-  if (/\.(?:index|manifest\.list)\.v\d\+json$/.test(mediaType)) {
-    throw new BentoError('FORMAT_UNSUPPORTED', `${shortDigest(digest)} is a list of images, not a checkpoint`, {
-      hint: 'pull one of them by its digest',
-    });
-  }
-  const manifest = parseManifest(bytes, `manifest ${digest}`);
-  checkSize(manifest.config, CONFIG_BYTES_MAX);
-  for (const layer of manifest.layers) checkSize(layer, LAYER_BYTES_MAX);
-  return manifest;
 }
 
 function checkSize({ digest, size }: Descriptor, sizeMax: number): void {
@@ -292,8 +299,8 @@ async function storeManifests(pool: BlobPool, found: readonly RemoteCheckpoint[]
   for (const { tag, digest, bytes } of found) {
     await orSkip(tag, to, async () => {
       await pool.put(bytes);
-      await loadCheckpoint(pool, digest);
-      whole.push({ tag, digest, size: bytes.length });
+      const { manifest } = await loadCheckpoint(pool, digest);
+      whole.push({ tag, digest, size: bytes.length, mediaType: manifest.mediaType });
     });
   }
   return whole;

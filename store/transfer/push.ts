@@ -40,6 +40,8 @@ export interface PushOptions {
   tags: readonly string[];
   /** Moves tags that point at checkpoints which ours did not come from. */
   force?: boolean;
+  /** Other repositories of the same registry, by their paths, that may have blobs: these are mounted from there. */
+  mountFrom?: readonly string[];
   signal?: AbortSignal;
   onEvent?: (event: PushEvent) => void;
   /** Called once when a garbage collection has to be waited for. */
@@ -158,7 +160,7 @@ async function planBlob(pool: BlobPool, manifest: Manifest, descriptor: Descript
 async function sendBlobs(
   pool: BlobPool,
   blobs: readonly PlannedBlob[],
-  { repository, signal: all, onEvent }: Work,
+  { repository, signal: all, onEvent, mountFrom = [] }: Work,
 ): Promise<Omit<PushResult, 'tags' | 'attachments'>> {
   const result = { sentCount: 0, sentBytes: 0, thereCount: 0 };
   await inParallel(blobs, all, async (blob, signal) => {
@@ -167,6 +169,7 @@ async function sendBlobs(
     };
     const outcome = await repository.uploadBlob(blob, (offset) => pool.readFrom(blob, offset), {
       signal,
+      mountFrom: [...knownSources(pool, blob.digest, repository), ...mountFrom],
       onProgress: tell,
     });
     if (outcome === 'sent') {
@@ -176,6 +179,12 @@ async function sendBlobs(
     tell(outcome === 'sent' ? blob.sizeBytes : 0, outcome);
   });
   return result;
+}
+
+/** Repositories of the registry that a blob partly came from. */
+function knownSources({ storeRoot }: BlobPool, digest: Digest, { name }: Repository): string[] {
+  const sources = readRecord(storeRoot, digest)?.sources ?? [];
+  return sources.filter(({ registry }) => registry === name.registry).map(({ repository }) => repository);
 }
 
 function signalOf({ signal }: { signal?: AbortSignal }): { signal?: AbortSignal } {

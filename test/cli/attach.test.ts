@@ -14,6 +14,7 @@ import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 
 import { digestOf } from '../../store/digest.ts';
+import { MEDIA_TYPES } from '../../store/manifest.ts';
 import {
   assertFails,
   blobPath,
@@ -286,6 +287,11 @@ const REGISTRIES = {
     t.teardown(async () => await registry.stop());
     return registry.host;
   },
+  'that is a folder': async (t: ExecutionContext): Promise<string> => {
+    const stick = newSandbox(t).makeFolder('stick');
+    mkdirSync(path.join(stick, 'me'));
+    return await Promise.resolve(`file://${stick}`);
+  },
   'with the referrers API': async (t: ExecutionContext): Promise<string> => {
     const registry = await OddRegistry.start({ faults: { pageSize: 1 } });
     t.teardown(async () => await registry.stop());
@@ -352,11 +358,36 @@ test('a registry that does not delete says so when an attachment is to be taken 
   t.is((await referrersOf(sandbox, `${remote}:cp-1`)).length, 1);
 });
 
+test('of a list of images, the one for a platform is imported with what is attached to it', async (t) => {
+  const sandbox = await savedSandbox(t);
+  (await sandbox.bento(['attach', 'cp-1', fileOf(sandbox, 'note', 'a note'), '--type', 'text/plain'])).ok();
+  const layout = sandbox.path('layout');
+  (await sandbox.bento(['export', 'cp-1', layout])).ok();
+  const file = path.join(layout, 'index.json');
+  const index = JSON.parse(readFileSync(file, 'utf8')) as { manifests: Record<string, unknown>[] };
+  const [image = {}, ...attached] = index.manifests;
+  const { mediaType, digest, size, annotations } = image;
+  const platform = { os: 'linux', architecture: 's390x' };
+  const list = JSON.stringify({ schemaVersion: 2, manifests: [{ mediaType, digest, size, platform }] });
+  const listDigest = digestOf(list);
+  writeFileSync(path.join(layout, 'blobs/sha256', listDigest.slice('sha256:'.length)), list);
+  const listed = { mediaType: MEDIA_TYPES.index, digest: listDigest, size: list.length, annotations };
+  writeFileSync(file, JSON.stringify({ ...index, manifests: [listed, ...attached] }));
+  const other = newSandbox(t);
+  const taken = await other.bento(['import', layout, '--platform', 'linux/s390x']);
+  t.regex(taken.ok().stdout, /:cp-1 .*, 1 attachment\(s\), /);
+  const ref = `${workspaceId(sandbox)}:cp-1`;
+  t.is((await other.bento(['attach', 'get', ref, 'note', '-o', '-'])).ok().stdout, 'a note');
+  const both = await other.bento(['inspect', '--referrers', '--platform', 'linux/s390x', `oci:${layout}:cp-1`]);
+  assertFails(t, both, { code: 'USAGE', says: /exactly what is named/, hint: /digest/ });
+});
+
 test('attachments are exported and imported with their checkpoint', async (t) => {
   const sandbox = await savedSandbox(t);
   (await sandbox.bento(['attach', 'cp-1', fileOf(sandbox, 'note', 'a note'), '--type', 'text/plain'])).ok();
   for (const target of ['layout', 'archive.tar']) {
-    const exported = (await sandbox.bento(['export', 'cp-1', sandbox.path(target)])).ok().stdout;
+    const flags = target === 'layout' ? [] : ['--attachments'];
+    const exported = (await sandbox.bento(['export', 'cp-1', sandbox.path(target), ...flags])).ok().stdout;
     t.regex(exported, /^Exported cp-1 with 1 attachment\(s\) to /);
     if (target === 'layout') (await sandbox.bento(['export', 'cp-1', sandbox.path(target)])).ok(); // lists nothing twice
     const other = newSandbox(t);
@@ -369,4 +400,7 @@ test('attachments are exported and imported with their checkpoint', async (t) =>
   t.is(index.manifests.length, 2);
   const plain = (await sandbox.bento(['export', 'cp-1', sandbox.path('plain'), '--no-attachments'])).ok().stdout;
   t.regex(plain, /^Exported cp-1 to /);
+  const archive = (await sandbox.bento(['export', 'cp-1', sandbox.path('plain.tar')])).ok();
+  t.regex(archive.stdout, /^Exported cp-1 to /);
+  t.regex(archive.stderr, /note: 1 attachment\(s\) stay out of the archive: --attachments takes them along/);
 });

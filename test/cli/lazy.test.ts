@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { appendFile, readFile, rename, truncate, writeFile } from 'node:fs/promises';
+import { readFileSync, statSync } from 'node:fs';
+import { appendFile, mkdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -43,6 +43,19 @@ test('mount --lazy=only fetches what is read, and it is what was saved', async (
   t.deepEqual(await differences(target, files), []);
   t.true(registry.log.sentBytes() < layer.size * 1.5);
   t.deepEqual(registry.defects, []);
+});
+
+test('of a layout folder, too, only what is read is taken; what is read is what was saved', async (t) => {
+  const stick = newSandbox(t).makeFolder('stick');
+  await mkdir(path.join(stick, 'me'));
+  const { remote, files, layer } = await pushWorkspace(t, `file://${stick}`);
+  const { there, target } = another(t);
+  (await there.bento(['mount', `${remote}:cp-1`, target, '--lazy=only'])).ok();
+  t.deepEqual(await readFile(path.join(target, 'src/m7/f7')), files.get('src/m7/f7'));
+  const part = path.join(there.storePath, 'lazy/sha256', layer.digest.slice('sha256:'.length));
+  t.true(statSync(part).blocks * 512 < layer.size / 2);
+  t.deepEqual(await differences(target, files), []);
+  (await there.bento(['verify'])).ok();
 });
 
 test('what nobody reads is fetched in the background; afterwards nobody asks the registry any more', async (t) => {
@@ -213,6 +226,23 @@ test('a save with one changed file in a fork of a registry’s checkpoint sends 
   registry.log.clear();
   (await there.bento(['push', remote], { cwd: target })).ok();
   t.is(registry.log.receivedBytes({ path: /blobs/ }), 0);
+});
+
+test('what is here in parts is pushed to another repository of its registry without being fetched or sent', async (t) => {
+  await using registry = await OddRegistry.start();
+  const { remote, layer } = await pushWorkspace(t, registry.host);
+  const there = newSandbox(t);
+  const target = there.path('fork');
+  (await there.bento(['fork', `${remote}:cp-1`, target, '--lazy=only'])).ok();
+  const config = path.join(target, 'bento.yaml');
+  await writeFile(config, (await readFile(config, 'utf8')).replace(/^remote: .*\n/m, ''));
+  await writeFile(path.join(target, 'src/m1/f1'), 'changed\n');
+  (await there.bento(['save'], { cwd: target })).ok();
+  registry.log.clear();
+  (await there.bento(['push', `${registry.host}/me/copy`], { cwd: target })).ok();
+  t.is(registry.log.sentBytes({ path: new RegExp(layer.digest) }), 0);
+  t.true(registry.log.receivedBytes() < 128 << 10);
+  t.true(lazyFiles(there).length > 0);
 });
 
 test('commands that need all of a checkpoint fetch the rest of it', async (t) => {

@@ -4,7 +4,13 @@ import path from 'node:path';
 
 import test from 'ava';
 
-import { assertFails, headOf, makeSmallWorkspace, saveSmallWorkspace } from '../fixtures/command-checks.ts';
+import {
+  assertFails,
+  headOf,
+  makeSmallWorkspace,
+  saveSmallWorkspace,
+  workspaceId,
+} from '../fixtures/command-checks.ts';
 import { testNeeding } from '../fixtures/external-tools.ts';
 import type { Faults } from '../fixtures/registry/odd-faults.ts';
 import { OddRegistry } from '../fixtures/registry/odd-registry.ts';
@@ -79,4 +85,45 @@ test('a download that is cut in the middle goes on, and is whole', async (t) => 
   (await there.bento(['open', `${remote}:cp-1`, target, '--copy'], { cwd: there.home })).ok();
   t.deepEqual(readFileSync(path.join(target, 'large')), readFileSync(path.join(here.workspace, 'large')));
   t.is(registry.faults.cutDownload.times, 0);
+});
+
+test('a workspace that is opened or forked from a registry is pushed to where it came from', async (t) => {
+  await using registry = await OddRegistry.start();
+  const [first, second] = [`${registry.host}/me/first`, `${registry.host}/me/second`];
+  const here = newSandbox(t);
+  await saveSmallWorkspace(here);
+  (await here.bento(['push', first])).ok();
+  writeFileSync(path.join(here.workspace, 'more'), 'more');
+  (await here.bento(['save'])).ok(); // its checkpoint says that its remote is the first
+  (await here.bento(['push', second])).ok();
+  const there = newSandbox(t);
+  const opened = there.path('opened');
+  (await there.bento(['open', `${second}:cp-2`, opened, '--copy'], { cwd: there.home })).ok();
+  const forked = there.path('forked');
+  (await there.bento(['fork', `${second}:cp-2`, forked, '--engine', 'copy'], { cwd: there.home })).ok();
+  for (const dir of [opened, forked])
+    t.regex(readFileSync(path.join(dir, 'bento.yaml'), 'utf8'), new RegExp(`^remote: ${second}$`, 'm'));
+  writeFileSync(path.join(opened, 'theirs'), 'theirs');
+  (await there.bento(['save'], { cwd: opened })).ok();
+  t.regex((await there.bento(['push'], { cwd: opened })).ok().stdout, new RegExp(`^Pushing to ${second}`));
+  t.is((await here.bento(['inspect', `${second}:cp-3`, '--json'])).json<{ digest: string }>().digest, headOf(opened));
+  const local = there.path('local');
+  (await there.bento(['open', `${workspaceId(here)}:cp-3`, local, '--copy'], { cwd: there.home })).ok();
+  t.regex(readFileSync(path.join(local, 'bento.yaml'), 'utf8'), new RegExp(`^remote: ${second}$`, 'm'));
+});
+
+test('what the remote has is not sent to another repository of its registry, unless the registry cannot mount', async (t) => {
+  await using registry = await OddRegistry.start();
+  const here = newSandbox(t);
+  await saveSmallWorkspace(here);
+  const push = async (...args: string[]): Promise<{ sentCount: number; thereCount: number }> =>
+    (await here.bento(['push', ...args, '--json'])).ok().json();
+  const { sentCount } = await push(`${registry.host}/me/first`);
+  t.true(sentCount > 0);
+  registry.log.clear();
+  t.like(await push(`${registry.host}/me/second`), { sentCount: 0, sentBytes: 0, thereCount: sentCount });
+  t.is(registry.log.receivedBytes({ path: /blobs/ }), 0);
+  registry.faults.mounts = false;
+  t.like(await push(`${registry.host}/me/third`), { sentCount, thereCount: 0 });
+  t.deepEqual(registry.defects, []);
 });

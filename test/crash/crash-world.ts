@@ -176,7 +176,7 @@ export class CrashWorld {
   async assertOpens(digest: Digest): Promise<void> {
     const dir = this.sandbox.path('opened');
     await this.#withSource(async (source) => {
-      await openInto(source, await openCheckpoint(source, digest), dir, undefined);
+      await openInto(source, await openCheckpoint(source, digest), dir);
     });
     this.assertSame(digest, this.facts(dir));
     await this.forget(dir);

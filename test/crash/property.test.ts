@@ -107,7 +107,7 @@ const throughItsTree: Check = async (t, workspace, history) => {
 const throughOpen: Check = async (t, workspace, history, random) => {
   for (const { digest, facts } of someOf(history, random, OPENED)) {
     const dir = join(newFolder(t), 'opened');
-    await openInto(workspace.source, await openCheckpoint(workspace.source, digest), dir, undefined);
+    await openInto(workspace.source, await openCheckpoint(workspace.source, digest), dir);
     assertSame(t, facts, factsOf(dir), digest);
     rmSync(dir, { recursive: true });
   }

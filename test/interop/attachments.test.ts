@@ -27,7 +27,7 @@ testNeeding({ tools: ['skopeo', 'docker-registry'] })(
     const { digest, fileDigest } = attached.ok().json<{ digest: string; fileDigest: string }>();
     (await sandbox.bento(['push', remote])).ok();
     (await sandbox.bento(['export', 'cp-1', sandbox.path('exported')])).ok();
-    (await sandbox.bento(['export', 'cp-1', sandbox.path('exported.tar')])).ok();
+    (await sandbox.bento(['export', 'cp-1', sandbox.path('exported.tar'), '--attachments'])).ok();
     const store = path.join(sandbox.storePath, workspaceId(sandbox));
     const sources = [`oci:${store}:cp-1`, `oci:${sandbox.path('exported')}:cp-1`, `docker://${remote}:cp-1`];
     for (const [at, source] of [...sources, `oci-archive:${sandbox.path('exported.tar')}:cp-1`].entries()) {

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import {
-  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -17,6 +16,7 @@ import { assertTidy, headOf, readManifest, writeFiles } from '../fixtures/comman
 import { compareByWalk, compareWithRsync } from '../fixtures/compare-trees.ts';
 import { testSerialNeeding } from '../fixtures/external-tools.ts';
 import { EMPTY_LAYER, EMPTY_LAYER_DIGEST, makeOriginalStore, originalConfig } from '../fixtures/original-format.ts';
+import { makeUmociImage } from '../fixtures/image-tools.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 const ID = 'ws-0123456789abcdef';
@@ -156,46 +156,11 @@ testMounting("mount and fork read the original's checkpoints, also after the res
   t.deepEqual(compareByWalk(opened, mounted, { ignore: OWN_FILES }), []);
 });
 
-/** An image as umoci makes it: a base and two plain layers, the second with whiteouts. Its tag is `img`. */
-function makeUmociImage(sandbox: Sandbox): { image: string } {
-  const [layout, bundle] = [sandbox.path('umoci'), sandbox.path('bundle')];
-  const image = `${layout}:img`;
-  const umoci = (...args: string[]): void => void execFileSync('umoci', args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  umoci('init', '--layout', layout);
-  umoci('new', '--image', image);
-  umoci('unpack', '--image', image, bundle);
-  const at = (name: string): string => path.join(bundle, 'rootfs', name);
-  const repack = (): void => umoci('repack', '--refresh-bundle', '--image', image, bundle);
-  writeFiles(at(''), {
-    'etc/keep': 'keep\n',
-    'etc/gone': 'gone\n',
-    'opt/app/lib/a': 'a\n',
-    'opt/app/lib/b': 'b\n',
-    'opt/kind': 'a file\n',
-    'usr/bin/tool': '#!/bin/sh\n',
-  });
-  chmodSync(at('usr/bin/tool'), 0o4755);
-  symlinkSync('keep', at('etc/link'));
-  mkdirSync(at('var/empty'), { recursive: true });
-  repack();
-  rmSync(at('etc/gone'));
-  rmSync(at('opt/app/lib'), { recursive: true });
-  mkdirSync(at('opt/app/lib'));
-  writeFiles(at(''), { 'opt/app/lib/c': 'c\n', 'etc/keep': 'changed\n' });
-  rmSync(at('opt/kind'));
-  mkdirSync(at('opt/kind'));
-  writeFiles(at(''), { 'opt/kind/inside': 'a directory\n' });
-  repack();
-  return { image };
-}
-
 testSerialNeeding({ root: true, fuse: true, tools: ['umoci', 'skopeo', 'rsync'] })(
   'an image of umoci, plain layers with whiteouts, mounts and opens as umoci unpacks it',
   async (t) => {
     const sandbox = newSandbox(t);
-    const { image } = makeUmociImage(sandbox);
-    const reference = sandbox.path('reference');
-    execFileSync('umoci', ['unpack', '--image', image, reference], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const { image, rootfs } = await makeUmociImage(sandbox);
     mkdirSync(path.join(sandbox.storePath, 'blobs/sha256'), { recursive: true });
     mkdirSync(path.join(sandbox.storePath, 'their-image'));
     symlinkSync('../blobs', path.join(sandbox.storePath, 'their-image/blobs'));
@@ -204,7 +169,6 @@ testSerialNeeding({ root: true, fuse: true, tools: ['umoci', 'skopeo', 'rsync'] 
 
     const mounted = sandbox.makeFolder('mounted');
     (await sandbox.bento(['mount', 'their-image:v1', mounted])).ok();
-    const rootfs = path.join(reference, 'rootfs');
     t.false(existsSync(path.join(mounted, 'etc/gone')));
     t.deepEqual(compareByWalk(rootfs, mounted, { ignore: ['.'] }), []);
     t.deepEqual(await compareWithRsync(rootfs, mounted, { ignore: ['.'] }), []);

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { digestOfRef, readManifest, saveSmallWorkspace, workspaceId, writeFiles } from '../fixtures/command-checks.ts';
 import { compareByWalk } from '../fixtures/compare-trees.ts';
 import { testSerialNeeding } from '../fixtures/external-tools.ts';
+import { makeUmociImage } from '../fixtures/image-tools.ts';
 import { newSandbox, type Sandbox } from '../fixtures/sandbox.ts';
 
 /** What eStargz adds to every layer, and container tools unpack like any other file. */
@@ -82,7 +83,11 @@ testSerialNeeding({ root: true, tools: ['podman', 'skopeo'] })(
     const sandbox = newSandbox(t);
     await twoCheckpoints(sandbox);
     const digest = await digestOfRef(sandbox, 'cp-2');
+    const note = sandbox.path('note');
+    writeFileSync(note, 'a note');
+    (await sandbox.bento(['attach', 'cp-2', note, '--type', 'text/plain'])).ok(); // of an archive, both want the only image
     (await sandbox.bento(['export', 'cp-2', '../out.tar'])).ok();
+    skopeo(`oci-archive:${sandbox.path('out.tar')}`, `oci:${sandbox.path('unnamed')}:x`, sandbox);
     const [root, runRoot] = [sandbox.path('podman'), sandbox.path('podman-run')];
     const storage = ['--root', root, '--runroot', runRoot, '--storage-driver', 'vfs'];
     const podman = (...args: string[]): string => run('podman', [...storage, ...args], sandbox.env);
@@ -108,34 +113,11 @@ testSerialNeeding({ root: true, tools: ['podman', 'skopeo'] })(
   },
 );
 
-/** An image as umoci makes it: two plain layers, the second with whiteouts. Its tag is `img`. */
-function makeUmociImage(sandbox: Sandbox): string {
-  const [layout, bundle] = [sandbox.path('umoci'), sandbox.path('bundle')];
-  const image = `${layout}:img`;
-  const at = (name: string): string => path.join(bundle, 'rootfs', name);
-  const repack = (): string => run('umoci', ['repack', '--refresh-bundle', '--image', image, bundle]);
-  run('umoci', ['init', '--layout', layout]);
-  run('umoci', ['new', '--image', image]);
-  run('umoci', ['unpack', '--image', image, bundle]);
-  writeFiles(at(''), { 'etc/keep': 'keep\n', 'etc/gone': 'gone\n', 'opt/lib/a': 'a\n', 'usr/bin/tool': '#!/bin/sh\n' });
-  chmodSync(at('usr/bin/tool'), 0o4755);
-  symlinkSync('keep', at('etc/link'));
-  repack();
-  rmSync(at('etc/gone'));
-  rmSync(at('opt/lib'), { recursive: true });
-  mkdirSync(at('opt/lib'));
-  writeFiles(at(''), { 'opt/lib/c': 'c\n', 'etc/keep': 'changed\n' });
-  repack();
-  return image;
-}
-
 testSerialNeeding({ root: true, tools: ['umoci', 'skopeo'] })(
   'import takes an image of umoci, from its layout and from archives of both kinds, and open merges its layers',
   async (t) => {
     const sandbox = newSandbox(t);
-    const image = makeUmociImage(sandbox);
-    run('umoci', ['unpack', '--image', image, sandbox.path('reference')]);
-    const rootfs = sandbox.path('reference/rootfs');
+    const { image, rootfs } = await makeUmociImage(sandbox);
     skopeo(`oci:${image}`, `oci-archive:${sandbox.path('oci.tar')}:img`, sandbox);
     skopeo(`oci:${image}`, `docker-archive:${sandbox.path('docker.tar')}:localhost/x:img`, sandbox);
     for (const name of ['umoci', 'oci.tar', 'docker.tar']) {

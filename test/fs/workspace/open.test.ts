@@ -200,12 +200,12 @@ test('openInto() refuses a directory that is not empty, and touches nothing in i
   const opened = await openCheckpoint(workspace.source, await save(workspace));
   const target = newFolder(t);
   writeFileSync(join(target, 'letter.txt'), 'dear');
-  await t.throwsAsync(openInto(workspace.source, opened, target, undefined), { code: 'TARGET_NOT_EMPTY' });
+  await t.throwsAsync(openInto(workspace.source, opened, target), { code: 'TARGET_NOT_EMPTY' });
   t.deepEqual(readdirSync(target), ['letter.txt']);
-  await t.throwsAsync(openInto(workspace.source, opened, join(target, 'letter.txt'), undefined), {
+  await t.throwsAsync(openInto(workspace.source, opened, join(target, 'letter.txt')), {
     code: 'TARGET_INVALID',
   });
-  await t.throwsAsync(openInto(workspace.source, opened, join(target, 'no/such'), undefined), {
+  await t.throwsAsync(openInto(workspace.source, opened, join(target, 'no/such')), {
     code: 'TARGET_INVALID',
   });
   t.deepEqual(readdirSync(target), ['letter.txt']);
@@ -222,8 +222,8 @@ test('openInto() leaves nothing behind when a layer is damaged', async (t) => {
   chmodSync(blob, 0o644);
   writeFileSync(blob, bytes);
   const folder = newFolder(t);
-  await t.throwsAsync(openInto(workspace.source, opened, join(folder, 'new'), undefined), { instanceOf: BentoError });
-  await t.throwsAsync(openInto(workspace.source, opened, folder, undefined));
+  await t.throwsAsync(openInto(workspace.source, opened, join(folder, 'new')), { instanceOf: BentoError });
+  await t.throwsAsync(openInto(workspace.source, opened, folder));
   t.deepEqual(readdirSync(folder), []);
 });
 
@@ -313,7 +313,7 @@ test('openInto() brings back modes, times, empty directories, hard links and xat
   const opened = await openCheckpoint(workspace.source, await save(workspace));
 
   const target = join(newFolder(t), 'new');
-  const { refused } = await openInto(workspace.source, opened, target, undefined);
+  const { refused } = await openInto(workspace.source, opened, target);
   t.deepEqual(compareFacts(wanted, factsOnDisk(target)), []);
   t.deepEqual(refused, []);
   const { config } = await reopenWorkspace(t, workspace.source, { dir: target });
@@ -328,7 +328,7 @@ test('openInto() of one layer brings its files and the directories on the way to
   chmodSync(join(workspace.dir, 'apps/web'), 0o750);
   const opened = await openCheckpoint(workspace.source, await save(workspace));
   const target = join(newFolder(t), 'new');
-  await openInto(workspace.source, opened, target, (title) => title === 'deps');
+  await openInto(workspace.source, opened, target, { includes: (title) => title === 'deps' });
   t.deepEqual(listPaths(target), ['apps', 'apps/web', 'apps/web/node_modules', 'apps/web/node_modules/a.js']);
   t.is(lstatSync(join(target, 'apps/web')).mode & 0o777, 0o750);
 });

@@ -47,7 +47,7 @@ test('openInto() writes thousands of files on several threads, equal to the last
   utimensat(join(workspace.dir, 'many/main.js'), { mtime: { sec: -5, nsec: 123_456_789 } });
   const opened = await openCheckpoint(workspace.source, await save(workspace));
   const target = join(newFolder(t), 'new');
-  const { refused } = await openInto(workspace.source, opened, target, undefined);
+  const { refused } = await openInto(workspace.source, opened, target);
   t.deepEqual(refused, []);
   t.deepEqual(compareFacts(factsOnDisk(workspace.dir), factsOnDisk(target)), []);
 });
