@@ -2,6 +2,7 @@ import { isPartlyHere } from '../fs/contents/remote-reader.ts';
 import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
 import { BlobNotHere } from '../store/lazy-file.ts';
+import { isRemoteRef } from '../store/registry/remote-ref.ts';
 import type { Store } from '../store/store.ts';
 import { inParallel } from '../store/transfer/in-parallel.ts';
 import type { Context } from './command.ts';
@@ -24,6 +25,21 @@ export function parseLazy(written: string | undefined): LazyMode {
   if (written === undefined) return 'rest';
   if (written === 'only' || written === 'rest' || written === 'off') return written;
   throw new BentoError('USAGE', `--lazy is only, rest or off, not ${written}`);
+}
+
+/**
+ * Starts whoever will serve a checkpoint that is about to be mounted, while its first bytes are on their way. What goes wrong
+ * with that is told by the mount.
+ */
+export function warmUp(store: Store, written: string): void {
+  if (!isRemoteRef(written)) return;
+  const start = async (): Promise<void> => {
+    const { fuseAvailability } = await import('../fs/mounts/dev-fuse.ts');
+    if (fuseAvailability().usable === undefined) return;
+    const { connectDaemon } = await import('../fs/mounts/daemon/daemon-client.ts');
+    (await connectDaemon(store)).close();
+  };
+  start().catch(() => undefined);
 }
 
 /**
