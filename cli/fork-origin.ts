@@ -7,7 +7,7 @@ import { BentoError } from '../store/errors.ts';
 import type { Platform } from '../store/platform.ts';
 import type { Store } from '../store/store.ts';
 import type { Context } from './command.ts';
-import { warmUp, type LazyMode } from './lazy.ts';
+import type { LazyMode } from './lazy.ts';
 import type { ForkOrigin } from './make-forks.ts';
 import { findConfig, loadWorkspace, resolveRef, storeOf } from './open-store.ts';
 import { resolveAnyRef } from './remote-checkpoint.ts';
@@ -50,7 +50,6 @@ async function namedCheckpoint(
   { ctx, lazy, platform }: Fetching & { ctx: Context },
 ): Promise<ForkOrigin> {
   const config = await findConfig(ctx.dir);
-  warmUp(store, written);
   const { digest, label, layout, remote } = await resolveAnyRef(
     written,
     { store, config, dir: ctx.dir, platform },

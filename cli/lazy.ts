@@ -2,7 +2,6 @@ import { isPartlyHere } from '../fs/contents/remote-reader.ts';
 import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
 import { BlobNotHere } from '../store/lazy-file.ts';
-import { isRemoteRef } from '../store/registry/remote-ref.ts';
 import type { Store } from '../store/store.ts';
 import { inParallel } from '../store/transfer/in-parallel.ts';
 import type { Context } from './command.ts';
@@ -11,8 +10,11 @@ import { TransferProgress } from './transfer-progress.ts';
 /** Requests at once for each blob. */
 const LANE_COUNT = 2;
 
-/** How a checkpoint of a registry is read: `only` what is read, `rest` of it in the background, too, or all of it first. */
-export type LazyMode = 'only' | 'rest' | 'off';
+/**
+ * How a checkpoint of a registry is read when it is mounted: `only` what is read, the `rest` of it in the background, too, or all
+ * of it first (`off`). `look` is for who mounts nothing, and wants to know what is in it.
+ */
+export type LazyMode = 'only' | 'rest' | 'off' | 'look';
 
 export const LAZY_OPTION = {
   type: 'string',
@@ -31,13 +33,12 @@ export function parseLazy(written: string | undefined): LazyMode {
  * Starts whoever will serve a checkpoint that is about to be mounted, while its first bytes are on their way. What goes wrong
  * with that is told by the mount.
  */
-export function warmUp(store: Store, written: string): void {
-  if (!isRemoteRef(written)) return;
+export function warmUp(store: Store): void {
   const start = async (): Promise<void> => {
     const { fuseAvailability } = await import('../fs/mounts/dev-fuse.ts');
     if (fuseAvailability().usable === undefined) return;
-    const { connectDaemon } = await import('../fs/mounts/daemon/daemon-client.ts');
-    (await connectDaemon(store)).close();
+    const { askDaemon } = await import('../fs/mounts/daemon/daemon-client.ts');
+    await askDaemon(store, { op: 'ready' });
   };
   start().catch(() => undefined);
 }

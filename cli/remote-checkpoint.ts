@@ -2,14 +2,16 @@ import { createHash } from 'node:crypto';
 
 import { shareBlobs } from '../store/blob-lock.ts';
 import type { Checkpoint } from '../store/checkpoint.ts';
+import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
+import type { StoredToc } from '../store/layers/layer-reader.ts';
 import { parseRef } from '../store/ref.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
-import { isStoreName } from '../store/store.ts';
+import { isStoreName, type Store } from '../store/store.ts';
 import type { Context } from './command.ts';
-import { completeCheckpoint, type LazyMode } from './lazy.ts';
+import { completeCheckpoint, warmUp, type LazyMode } from './lazy.ts';
 import { remoteFor } from './remote-of.ts';
-import { resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
+import { openSource, resolveRef, type NamedCheckpoint, type RefContext } from './open-store.ts';
 import { showPull, TransferProgress } from './transfer-progress.ts';
 
 const NAME_LENGTH_MAX = 100;
@@ -75,6 +77,10 @@ async function fetchCheckpoint(
   const registries = openRegistries(ctx);
   const repository = registries.repository(ref);
   const fetcher = new LazyFetcher(store.root, () => repository);
+  const isMounted = lazy === 'only' || lazy === 'rest';
+  if (isMounted) warmUp(store);
+  const tocs = new Map<Digest, StoredToc>();
+  const onToc = (layer: Digest, toc: StoredToc): unknown => tocs.set(layer, toc);
   const source = { ...repository.name, plainHttp: asksWithoutTls(ref.registry) };
   try {
     using _blobs = await shareBlobs(store.root);
@@ -82,9 +88,11 @@ async function fetchCheckpoint(
       reference: ref.digest ?? ref.tag ?? 'latest',
       platform,
       signal: ctx.signal,
-      lazily: lazy === 'off' ? undefined : { storeRoot: store.root, fetcher, source, fetchesRest: lazy === 'rest' },
+      lazily:
+        lazy === 'off' ? undefined : { storeRoot: store.root, fetcher, source, fetchesRest: lazy === 'rest', onToc },
       onEvent: (event) => showPull(event, progress, ctx),
     });
+    if (isMounted) await indexCheckpoint(store, checkpoint, { tocs, ctx });
     const { digest, size } = checkpoint;
     const { mediaType } = checkpoint.manifest;
     const layout = store.layout(storeNameFor(ref, checkpoint));
@@ -97,6 +105,18 @@ async function fetchCheckpoint(
     fetcher.close();
     await registries.close();
   }
+}
+
+/** Here and not in the daemon: this process has room, and is gone when it is done. */
+async function indexCheckpoint(
+  store: Store,
+  checkpoint: Checkpoint,
+  { tocs, ctx }: { tocs: ReadonlyMap<Digest, StoredToc>; ctx: Context },
+): Promise<void> {
+  const { openTree } = await import('../fs/tree/index-checkpoint.ts');
+  const source = await openSource(store, ctx);
+  await openTree(source, checkpoint, tocs);
+  source.index.close();
 }
 
 /** The id of the workspace; an image that is none of bento's goes by where it came from. */

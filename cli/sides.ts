@@ -37,7 +37,7 @@ export class SideFinder {
    */
   async find(written: string): Promise<Side> {
     if (!isDirectoryArgument(written))
-      return await this.#checkpoint(await resolveAnyRef(written, this.#context, this.#ctx, 'only'));
+      return await this.#checkpoint(await resolveAnyRef(written, this.#context, this.#ctx, 'look'));
     const dir = realpathSync(written);
     const mounted = await this.#mountAround(dir);
     if (mounted?.record.kind === 'mount') {

@@ -35,7 +35,7 @@ export const inspect = defineCommand({
     const named =
       args[0] === undefined && platform === undefined
         ? await resolveDefault(context)
-        : await resolveAnyRef(args[0] ?? 'latest', context, ctx, 'only');
+        : await resolveAnyRef(args[0] ?? 'latest', context, ctx, 'look');
     const checkpoint = await context.store.loadCheckpoint(named.digest);
     const files = options.files ? await listFiles(context, named.digest, ctx) : undefined;
     const layers = reportTitles(checkpoint.layers, []).map(({ title, fileCount, sizeBytes, layerCount }) => ({

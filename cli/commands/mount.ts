@@ -4,7 +4,7 @@ import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
 import { copyInto } from '../copy-checkpoint.ts';
-import { LAZY_OPTION, parseLazy, warmUp } from '../lazy.ts';
+import { LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { findConfig, storeOf, type RefContext } from '../open-store.ts';
 import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
 import { resolveAnyRef } from '../remote-checkpoint.ts';
@@ -55,7 +55,6 @@ async function mountOne(place: RefContext, ctx: Context<typeof OPTIONS>): Promis
   if (target === undefined) throw wrongCount(2, 1);
   const { store } = place;
   using _blobs = await shareBlobs(store.root);
-  warmUp(store, written);
   const { digest, label, layout } = await resolveAnyRef(written, place, ctx, parseLazy(ctx.options.lazy));
   const { owners: keepOwners, allowOther } = ctx.options;
   const { record, copiedBecause } = await mountCheckpoint(

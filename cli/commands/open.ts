@@ -10,7 +10,7 @@ import { toText } from '../../store/byte-string.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { Store } from '../../store/store.ts';
 import { defineCommand, type Context } from '../command.ts';
-import { completeCheckpoint, LAZY_OPTION, parseLazy, warmUp } from '../lazy.ts';
+import { completeCheckpoint, LAZY_OPTION, parseLazy } from '../lazy.ts';
 import { makeForks } from '../make-forks.ts';
 import { findConfig, loadWorkspace, openSource, storeOf, type NamedCheckpoint } from '../open-store.ts';
 import { PLATFORM_OPTION, platformOf } from '../platform-option.ts';
@@ -65,7 +65,6 @@ export const open = defineCommand({
     const { options } = ctx;
     const lazy = parseLazy(options.lazy);
     const isMounted = !isWorkspace && mayMount(options, config);
-    if (isMounted) warmUp(store, written);
     const context = { store, config, dir, platform: platformOf(options.platform) };
     const named = await resolveAnyRef(written, context, ctx, isMounted ? lazy : 'off');
     const opened = isWorkspace

@@ -6,7 +6,7 @@ import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
 import { parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
-import { readToc, streamForeignLayer } from '../../store/layers/layer-reader.ts';
+import { decodeStoredToc, readToc, streamForeignLayer, type StoredToc } from '../../store/layers/layer-reader.ts';
 import { ResumePoints, resumePath } from '../../store/layers/resume-points.ts';
 import { ResumeRecorder } from '../../store/layers/resume-recorder.ts';
 import { KEYS } from '../../store/manifest.ts';
@@ -42,12 +42,19 @@ export function treeSource(store: Store, index: IndexDatabase): TreeSource {
  * The merged tree of a checkpoint. Layers the index does not know are read into it first: from their table of contents
  * where they have one, else from the whole archive.
  *
+ * @param known - tables of contents that were read and verified before
  * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID or FORMAT_UNSUPPORTED naming the layer
  */
-export async function openTree(source: TreeSource, checkpoint: Checkpoint): Promise<CheckpointTree> {
+export async function openTree(
+  source: TreeSource,
+  checkpoint: Checkpoint,
+  known: ReadonlyMap<Digest, StoredToc> = new Map(),
+): Promise<CheckpointTree> {
   for (const layer of checkpoint.layers) {
-    const indexed = source.entries.layer(layer.descriptor.digest);
-    if (indexed === undefined) indexLayer(source.index, await readLayer(source.store, layer));
+    const { digest } = layer.descriptor;
+    const indexed = source.entries.layer(digest);
+    if (indexed === undefined)
+      indexLayer(source.index, seekableOf(digest, known.get(digest)) ?? (await readLayer(source.store, layer)));
     else if (indexed.kind === 'tar+gzip' && !hasResumePoints(source.store, indexed.digest)) {
       await remakeResumePoints(source.store, indexed.digest);
     }
@@ -80,6 +87,11 @@ export async function readLayer(store: Store, { descriptor, title }: CheckpointL
     if (seekable !== undefined) return seekable;
   }
   return await readForeign(store, descriptor.digest, kind);
+}
+
+function seekableOf(digest: Digest, stored: StoredToc | undefined): LayerToIndex | undefined {
+  const toc = stored && decodeStoredToc(stored);
+  return toc && { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs };
 }
 
 /** @returns undefined for a layer without a table of contents that can be used */

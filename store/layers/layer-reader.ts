@@ -49,9 +49,8 @@ export async function readFooter(reader: BlobReader): Promise<Footer | undefined
 export async function readToc(reader: BlobReader, expected?: Digest): Promise<LayerToc | undefined> {
   const stored = await readTocJson(reader, expected);
   if (stored === undefined) return undefined;
-  const { json, tocDigest, tocOffset } = stored;
-  const contents = decodeIfUsable(json, tocOffset);
-  return contents && { ...contents, tocDigest, tocOffset };
+  const contents = decodeStoredToc(stored);
+  return contents && { ...contents, tocDigest: stored.tocDigest, tocOffset: stored.tocOffset };
 }
 
 /** A table of contents as it is stored. */
@@ -78,7 +77,8 @@ export async function readTocJson(reader: BlobReader, expected?: Digest): Promis
   return { json, tocDigest, tocOffset };
 }
 
-function decodeIfUsable(json: Buffer, tocOffset: number): TocContents | undefined {
+/** @returns undefined when chunks cannot be read one by one with it @throws BentoError FORMAT_INVALID */
+export function decodeStoredToc({ json, tocOffset }: StoredToc): TocContents | undefined {
   try {
     return decodeToc(json, { tocOffset });
   } catch (error) {

@@ -1,7 +1,7 @@
 import { countOf } from '../checkpoint.ts';
 import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { readToc, readTocJson } from '../layers/layer-reader.ts';
+import { readToc, readTocJson, type StoredToc } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
 import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
@@ -23,6 +23,8 @@ export interface LazyBeginning {
   source: LazySource;
   /** Whether the rest is fetched while the checkpoint is mounted. */
   fetchesRest: boolean;
+  /** Gets tables of contents of our layers, which were not looked into. */
+  onToc?: (layer: Digest, toc: StoredToc) => void;
 }
 
 /**
@@ -36,10 +38,10 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
   const tocDigest = layer.annotations?.[KEYS.tocDigest];
   if (!layer.mediaType.endsWith('gzip') || tocDigest === undefined || layer.size < LAZY_BYTES_MIN) return false;
   const expected = parseDigest(tocDigest, KEYS.tocDigest);
-  const { storeRoot, fetcher, source, fetchesRest } = beginning;
+  const { storeRoot, source, fetchesRest } = beginning;
   const { digest, size: sizeBytes } = layer;
   const isNew = await createLazyBlob(storeRoot, { digest, sizeBytes, source, fetchesRest });
-  const keeps = await fetchToc(layer, expected, { fetcher, signal }).catch((error: unknown) => {
+  const keeps = await fetchToc(layer, expected, beginning, signal).catch((error: unknown) => {
     if (isNew) removeLazyBlob(storeRoot, digest);
     throw error;
   });
@@ -51,14 +53,20 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
 async function fetchToc(
   { digest, size, annotations }: Descriptor,
   expected: Digest,
-  { fetcher, signal }: { fetcher: LazyFetcher; signal: AbortSignal | undefined },
+  { fetcher, onToc }: LazyBeginning,
+  signal: AbortSignal | undefined,
 ): Promise<boolean> {
   const options = signal && { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
-  const readIt = annotations?.[KEYS.fileCount] === undefined ? readToc : readTocJson;
-  const read = async (): Promise<boolean> => (await readIt(reader, expected)) !== undefined;
+  const isOurs = annotations?.[KEYS.fileCount] !== undefined;
+  const read = async (): Promise<boolean> => {
+    if (!isOurs) return (await readToc(reader, expected)) !== undefined;
+    const toc = await readTocJson(reader, expected);
+    if (toc !== undefined) onToc?.(digest, toc);
+    return toc !== undefined;
+  };
   try {
     return await read();
   } catch (error) {

@@ -25,6 +25,7 @@ export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | ({ kind: 'workspac
  * What is said on the daemon's control socket: one JSON object a line, each request answered by one line.
  *
  * - `hello`: how is it going
+ * - `ready`: somebody is about to mount one, and most appear in the same tree: make that
  * - `prepare`: make a checkpoint appear in one of the daemon's trees; answered with the folder to mount from
  * - `mounted`: a view of it was mounted at `target`, where large files may now be given a faster way
  * - `unmounting`: it is about to be unmounted; answered when nothing is mounted inside it any more
@@ -37,6 +38,7 @@ export type ServeWish = ({ kind: 'checkpoint' } & TreeWish) | ({ kind: 'workspac
  */
 export type ControlRequest =
   | { op: 'hello' }
+  | { op: 'ready' }
   | ({ op: 'prepare' } & TreeWish)
   | { op: 'mounted'; target: string }
   | { op: 'unmounting'; target: string }

@@ -172,6 +172,9 @@ class Supervisor {
     switch (request.op) {
       case 'hello':
         return undefined;
+      case 'ready':
+        if (this.#isRoot) this.#ensure('tree', { kind: 'tree', xattrs: false, keepOwners: false });
+        return undefined;
       case 'stop':
         this.#stop();
         return undefined;
