@@ -1,8 +1,9 @@
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 
 import { thinPath, wholePath } from './blob-paths.ts';
 import { shortDigest, type Digest } from './digest.ts';
-import { BentoError, errnoOf } from './errors.ts';
+import { BentoError } from './errors.ts';
+import { openIfThere } from './open-if-there.ts';
 import { BlobNotHere, LazyFile } from './lazy-file.ts';
 import { basesOf, readRecipe, type Recipe, type ThinPiece } from './thin-recipe.ts';
 
@@ -71,15 +72,6 @@ export function openThin(storeRoot: string, digest: Digest): ThinFile | undefine
 function openWhole(storeRoot: string, digest: Digest): BlobFile | undefined {
   const fd = openIfThere(wholePath(storeRoot, digest));
   return fd === undefined ? undefined : new WholeFile(digest, fd);
-}
-
-function openIfThere(path: string): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }
 
 /** A file that holds all bytes of a blob. */

@@ -1,9 +1,10 @@
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
 
 import type { BlobFile, BlobRange } from './blob-file.ts';
 import { lazyPath } from './blob-paths.ts';
 import { shortDigest, type Digest } from './digest.ts';
-import { BentoError, describeSystemError, errnoOf } from './errors.ts';
+import { BentoError, describeSystemError } from './errors.ts';
+import { openIfThere } from './open-if-there.ts';
 import { flock } from './syscalls.ts';
 
 /** What is fetched is counted in blocks of so many bytes; the last one of a blob may be shorter. */
@@ -182,13 +183,4 @@ function isMissing(mark: number | undefined): boolean {
 
 function writeFully(fd: number, bytes: Uint8Array, at: number): void {
   for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, at + done);
-}
-
-function openIfThere(path: string, mode: 'r' | 'r+'): number | undefined {
-  try {
-    return openSync(path, mode);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }

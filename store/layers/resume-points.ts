@@ -1,9 +1,10 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32, inflateRawSync } from 'node:zlib';
 
 import { digestToBytes, hexOf, shortDigest, type Digest } from '../digest.ts';
-import { BentoError, errnoOf } from '../errors.ts';
+import { BentoError } from '../errors.ts';
+import { openIfThere } from '../open-if-there.ts';
 import { SPAN_BLOB_BYTES_MAX, SPAN_BYTES_MAX, WINDOW_BYTES } from './gzip-scanner.ts';
 import type { SpanStart } from './inflate-span.ts';
 
@@ -211,15 +212,6 @@ export function tableCrc(table: Buffer, footer: Buffer): number {
 export function brokenPoints(path: string, digest: Digest): BentoError {
   const what = `the resume points of layer ${shortDigest(digest)} are missing or damaged (${path})`;
   return new BentoError('INDEX_BROKEN', what, { hint: '`bento verify --repair` makes them anew' });
-}
-
-function openIfThere(path: string): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }
 
 /** @returns whether all of `into` could be read */
