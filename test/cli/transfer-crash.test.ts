@@ -108,11 +108,11 @@ test.serial(
 
 for (const kind of ['folder', 'archive'] as const) {
   test.serial(
-    `an import of a ${kind} that is killed at one of its steps leaves no tag without what it needs`,
+    `an import of an image as ${kind} that is killed at one of its steps leaves no tag without what it needs`,
     async (t) => {
       const here = await makeWorkspace(t);
       const image = here.path(kind === 'folder' ? 'image' : 'image.tar');
-      (await here.bento(['export', '--all', image])).ok();
+      (await here.bento(['export', '--all', image, '--attachments'])).ok();
       await assertPutRight(t, here, async () => {
         return await Promise.resolve({ there: newSandbox(t), args: ['import', image] });
       });
