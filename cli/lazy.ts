@@ -1,9 +1,7 @@
-import { isPartlyHere } from '../fs/contents/remote-reader.ts';
 import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
-import { BlobNotHere } from '../store/lazy-file.ts';
+import { BlobNotHere, isPartlyHere } from '../store/lazy-file.ts';
 import type { Store } from '../store/store.ts';
-import { inParallel } from '../store/transfer/in-parallel.ts';
 import type { Context } from './command.ts';
 import { TransferProgress } from './transfer-progress.ts';
 
@@ -67,6 +65,7 @@ async function completeBlobs(storeRoot: string, digests: ReadonlySet<Digest>, ct
   const partly = [...digests].filter((digest) => isPartlyHere(storeRoot, digest));
   if (partly.length === 0) return;
   const { openSources } = await import('./open-registry.ts');
+  const { inParallel } = await import('../store/transfer/in-parallel.ts');
   const { LazyFetcher } = await import('../store/lazy/lazy-fetcher.ts');
   const { readRecord } = await import('../store/lazy/lazy-record.ts');
   const progress = new TransferProgress(ctx, 'Fetching the rest');

@@ -1,4 +1,4 @@
-import { SourceRegistries } from '../store/lazy/source-registries.ts';
+import { SourceRegistries } from '../store/transfer/source-registries.ts';
 import { EVERY_HOST, isPlainHttp } from '../store/registry/address.ts';
 import { RegistryClient, type RegistryClientOptions } from '../store/registry/client.ts';
 import { CredentialFiles, type CredentialSource } from '../store/registry/credentials.ts';

@@ -1,7 +1,7 @@
-import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, readSync, writeSync } from 'node:fs';
 
 import type { BlobFile, BlobRange } from './blob-file.ts';
-import { lazyPath } from './blob-paths.ts';
+import { lazyPath, wholePath } from './blob-paths.ts';
 import { shortDigest, type Digest } from './digest.ts';
 import { BentoError, describeSystemError } from './errors.ts';
 import { openIfThere } from './open-if-there.ts';
@@ -164,17 +164,14 @@ export class LazyFile implements BlobFile {
   }
 }
 
+/** Whether some bytes of a blob are still in a registry. */
+export function isPartlyHere(storeRoot: string, digest: Digest): boolean {
+  return !existsSync(wholePath(storeRoot, digest)) && existsSync(lazyPath(storeRoot, digest));
+}
+
 /** How many blocks so many bytes take. */
 export function blockCountOf(sizeBytes: number): number {
   return Math.ceil(sizeBytes / LAZY_BLOCK_BYTES);
-}
-
-/** The same span, widened to whole blocks of a blob. */
-export function wholeBlocks({ offset, end }: ByteSpan, sizeBytes: number): ByteSpan {
-  return {
-    offset: Math.floor(offset / LAZY_BLOCK_BYTES) * LAZY_BLOCK_BYTES,
-    end: Math.min(blockCountOf(end) * LAZY_BLOCK_BYTES, sizeBytes),
-  };
 }
 
 function isMissing(mark: number | undefined): boolean {

@@ -5,6 +5,7 @@ import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import { endOf, readChunk, storedBytes, type BlobReader, type ChunkPacking } from '../../store/layers/layer-reader.ts';
+import { isPartlyHere } from '../../store/lazy-file.ts';
 import { readBlob } from '../../store/read-blob.ts';
 import type { Store } from '../../store/store.ts';
 import { BoundedCache } from './bounded-cache.ts';
@@ -14,7 +15,7 @@ import { damagedLayer, layerFile, openLayer, pathOf, type LayerFile, type OpenLa
 import { chunksIn, FileLayouts, type FileLayout } from './file-layouts.ts';
 import { ResumedLayers, resumedWeight } from './resumed-layers.ts';
 import { LargeFill, type FileToFill, type FillOutcome } from './large-fill.ts';
-import { isPartlyHere, type RemoteReader } from './remote-reader.ts';
+import type { RemoteReader } from './remote-reader.ts';
 import { WorkQueue, type Priority } from './work-queue.ts';
 
 /** Inflated chunks kept for the next read, in bytes. */

@@ -1,12 +1,8 @@
-import { existsSync } from 'node:fs';
-
-import { lazyPath, wholePath } from '../../store/blob-paths.ts';
-import type { Digest } from '../../store/digest.ts';
 import type { Chunk } from '../../store/entry.ts';
 import { BentoError } from '../../store/errors.ts';
 import type { LazyFetcher } from '../../store/lazy/lazy-fetcher.ts';
 import type { ChunkPacking } from '../../store/layers/layer-reader.ts';
-import type { ByteSpan } from '../../store/lazy-file.ts';
+import { isPartlyHere, type ByteSpan } from '../../store/lazy-file.ts';
 import { memberBytes, type LayerFile } from './content-reader.ts';
 
 /** Errors that bytes cause which are not those of the layer. */
@@ -52,11 +48,6 @@ export class RemoteReader {
       throw new BentoError('REMOTE_INVALID', `${this.#fetcher.sourceOf(digest)} sent wrong bytes`, { cause: again });
     }
   }
-}
-
-/** Whether some bytes of a layer are still in a registry. */
-export function isPartlyHere(storeRoot: string, digest: Digest): boolean {
-  return !existsSync(wholePath(storeRoot, digest)) && existsSync(lazyPath(storeRoot, digest));
 }
 
 function spanOf(chunk: Chunk, packing: ChunkPacking): ByteSpan {

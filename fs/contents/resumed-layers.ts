@@ -180,11 +180,6 @@ export function resumedWeight(chunk: Chunk): number {
   return chunk.sizeBytes + 2 * SPAN_BYTES_MAX;
 }
 
-/** The bytes of a layer's blob that are needed for a chunk: all of the spans that it goes over. */
-export function resumedRange(points: ResumePoints, chunk: Chunk): { offset: number; length: number } {
-  return points.blobRange(chunk.blobOffset, chunk.sizeBytes);
-}
-
 function spansOf(points: ResumePoints, chunk: Chunk): Span[] {
   return [...points.spans(chunk.blobOffset, chunk.sizeBytes)];
 }

@@ -116,14 +116,6 @@ export class ResumePoints {
     }
   }
 
-  /** The bytes of the blob that are needed for a stretch of the uncompressed tar. */
-  blobRange(tarOffset: number, lengthBytes: number): { offset: number; length: number } {
-    const spans = [...this.spans(tarOffset, lengthBytes)];
-    const [first, last] = [spans[0], spans.at(-1)];
-    if (first === undefined || last === undefined) return { offset: 0, length: 0 };
-    return { offset: first.blobOffset, length: last.blobOffset + last.blobBytes - first.blobOffset };
-  }
-
   /** What is needed to inflate a span. @returns undefined when the file is damaged, or gone: it can be made anew */
   start({ at, tarBytes }: Span): SpanStart | undefined {
     const [prefixBytes, windowBytes] = [this.#u16(at, ROW.prefixBytes), this.#u16(at, ROW.windowBytes)];

@@ -56,7 +56,7 @@ async function fetchToc(
   { fetcher, onToc }: LazyBeginning,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
-  const options = signal && { signal };
+  const options = { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);

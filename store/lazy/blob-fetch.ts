@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { BentoError } from '../errors.ts';
-import { LAZY_BLOCK_BYTES, wholeBlocks, type ByteSpan, type LazyFile } from '../lazy-file.ts';
+import { LAZY_BLOCK_BYTES, type ByteSpan, type LazyFile } from '../lazy-file.ts';
 import type { Repository } from '../registry/repository.ts';
 import { planRequests, ReadAhead } from './request-plan.ts';
 
@@ -11,7 +11,7 @@ const PAUSE_MS = 500;
 
 export interface WaitOptions {
   /** Stops waiting, with its reason; what is under way goes on, for others and for the next time. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** So long a registry that cannot be reached is asked again, in milliseconds; default: as long as the client does. */
   patienceMs?: number;
 }
@@ -61,11 +61,10 @@ export class BlobFetch {
 
   /** The same for exactly these bytes, as one request, for whoever fetches everything anyway. */
   async bring(span: ByteSpan, options: WaitOptions = {}): Promise<void> {
-    await this.#until(span, options, async ([first, ...rest]) => {
+    await this.#until(span, options, ([first, ...rest]) => {
       if (first === undefined) return;
       const whole = { offset: first.offset, end: rest.at(-1)?.end ?? first.end };
       if (this.#requestsFor([whole]).length === 0) this.#start(whole);
-      await Promise.resolve();
     });
   }
 
@@ -84,7 +83,7 @@ export class BlobFetch {
   async #until(
     span: ByteSpan,
     { signal, patienceMs = 0 }: WaitOptions,
-    ask: (missing: readonly ByteSpan[]) => Promise<void>,
+    ask: (missing: readonly ByteSpan[]) => Promise<void> | void,
   ): Promise<void> {
     const untilMs = performance.now() + patienceMs;
     for (let isFirst = true; ; isFirst = false) {
@@ -152,7 +151,8 @@ export class BlobFetch {
     const missing = this.file.missing(offset, Math.min(end, sizeBytes));
     return blocksOf(missing)
       .filter((block) => !this.#underWay.has(block))
-      .map((block) => wholeBlocks({ offset: block * LAZY_BLOCK_BYTES, end: block * LAZY_BLOCK_BYTES + 1 }, sizeBytes));
+      .map((block) => block * LAZY_BLOCK_BYTES)
+      .map((start) => ({ offset: start, end: Math.min(start + LAZY_BLOCK_BYTES, sizeBytes) }));
   }
 
   #start(span: ByteSpan): void {

@@ -18,7 +18,7 @@ const PIECE_BYTES = 4 << 20;
 const YIELD_MS = 20;
 
 export interface RestOptions {
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** How many requests at once. */
   laneCount: number;
   /** Whether readers go first. */
@@ -119,7 +119,7 @@ export class LazyFetcher {
         while (yields && this.#isAwaited) await sleep(YIELD_MS, undefined, signal && { signal });
         isStillWanted &&= (await isWanted?.()) ?? true;
         if (!isStillWanted) return;
-        await fetch.bring(next.value, signal && { signal });
+        await fetch.bring(next.value, { signal });
         onProgress?.(fetch.file.presentBytes);
       }
     };

@@ -73,7 +73,8 @@ export async function changeFallbackTag(
         hint: 'take some of them away, or use a registry with the referrers API',
       });
     await repository.putManifest(tag, { mediaType: MEDIA_TYPES.index, bytes }, options);
-    if (count > 0) await setTimeout(Math.random() * PAUSE_MS_MAX, undefined, signalOf(options));
+    if (count > 0)
+      await setTimeout(Math.random() * PAUSE_MS_MAX, undefined, options.signal && { signal: options.signal });
   }
   throw new BentoError('REMOTE_REFUSED', `others write ${shown} at the same time, again and again`, {
     hint: 'try again later',
@@ -120,8 +121,4 @@ export async function removeFromFallbackTag(
   const change = (entries: readonly Record<string, unknown>[]): Record<string, unknown>[] | undefined =>
     entries.some(isOne) ? entries.filter((entry) => !isOne(entry)) : undefined;
   await changeFallbackTag(repository, subject, { ...options, change });
-}
-
-function signalOf({ signal }: ReadOptions): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }

@@ -17,7 +17,7 @@ export interface RemoteManifest {
 
 export interface ReadOptions {
   /** Ends it, with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Gives up when there is no answer by then, `performance.now()` milliseconds; default: the client's own limits. */
   deadlineMs?: number;
 }

@@ -72,7 +72,7 @@ async function fetchRest(
   const fetcher = new LazyFetcher(storeRoot, () => repository);
   try {
     const rest = { laneCount: TRANSFERS_AT_ONCE, yields: false, ...(onProgress && { onProgress }) };
-    const outcome = await fetcher.fetchRest(digest, { ...rest, ...(signal && { signal }) });
+    const outcome = await fetcher.fetchRest(digest, { ...rest, signal });
     return outcome === 'whole' ? sizeBytes - presentBytes : undefined;
   } finally {
     fetcher.close();

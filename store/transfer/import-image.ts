@@ -128,7 +128,7 @@ export async function importRemote(
   const checkpoint = await pullCheckpoint(store, repository, {
     reference,
     platform: options.platform,
-    ...(options.signal && { signal: options.signal }),
+    signal: options.signal,
     onEvent: (event) => {
       if (event.kind === 'planned') addedBytes = event.sizeBytes;
       options.onPull?.(event);

@@ -81,16 +81,22 @@ export class LayoutRepository implements Repository {
   async getManifest(reference: string, options?: ReadOptions): Promise<RemoteManifest | undefined> {
     return await this.#guard(`reading ${this.#named(reference)}`, options, async () => {
       const list = await this.#list();
-      const tagged = list && !isDigest(reference) ? findTagged(list, reference, this.#shown) : undefined;
-      const digest = isDigest(reference) ? reference : tagged?.digest;
-      if (list === undefined || digest === undefined) return undefined;
-      const bytes = list.manifests.get(digest) ?? (await this.#readSmall(list.fileOf(digest)));
-      if (bytes === undefined && tagged === undefined) return undefined;
-      if (bytes === undefined) throw this.#invalid(`lists ${reference}, but does not hold its manifest ${digest}`);
-      if (digestOf(bytes) !== digest) throw this.#invalid(`has other bytes than manifest ${digest}`);
-      const mediaType = typeOfManifest(parseObject(bytes, `manifest ${digest}`));
-      return { bytes, descriptor: { mediaType, digest, size: bytes.length } };
+      if (list === undefined) return undefined;
+      if (isDigest(reference)) return await this.#manifestIn(list, reference);
+      const digest = findTagged(list, reference, this.#shown)?.digest;
+      const found = digest && (await this.#manifestIn(list, digest));
+      if (digest === undefined || found !== undefined) return found;
+      throw this.#invalid(`lists ${reference}, but does not hold its manifest ${digest}`);
     });
+  }
+
+  /** @returns undefined when it is not there */
+  async #manifestIn(list: ImageList, digest: Digest): Promise<RemoteManifest | undefined> {
+    const bytes = list.manifests.get(digest) ?? (await this.#readSmall(list.fileOf(digest)));
+    if (bytes === undefined) return undefined;
+    if (digestOf(bytes) !== digest) throw this.#invalid(`has other bytes than manifest ${digest}`);
+    const mediaType = typeOfManifest(parseObject(bytes, `manifest ${digest}`));
+    return { bytes, descriptor: { mediaType, digest, size: bytes.length } };
   }
 
   async putManifest(
@@ -203,12 +209,14 @@ export class LayoutRepository implements Repository {
   /** Of all that is listed, and of the fallback tag that a copy from a registry may have. */
   async referrers(digest: Digest, artifactType?: string, options?: ReadOptions): Promise<Descriptor[]> {
     const found = new Map<Digest, Descriptor>();
-    const listed = await this.#guard(`listing what refers to ${digest}`, options, async () => await this.#list());
-    for (const { descriptor } of listed?.images ?? []) {
-      const link = await this.#linkOf(descriptor.digest, options);
-      const isWanted = artifactType === undefined || link?.artifactType === artifactType;
-      if (link?.subject === digest && isWanted) found.set(descriptor.digest, asReferrer(descriptor, link));
-    }
+    await this.#guard(`listing what refers to ${digest}`, options, async () => {
+      const list = await this.#list();
+      for (const { descriptor } of list?.images ?? []) {
+        const link = list && (await this.#linkOf(list, descriptor.digest));
+        const isWanted = artifactType === undefined || link?.artifactType === artifactType;
+        if (link?.subject === digest && isWanted) found.set(descriptor.digest, asReferrer(descriptor, link));
+      }
+    });
     const fallback = await this.getManifest(fallbackTag(digest), options);
     const told = fallback === undefined ? [] : parseReferrers(fallback.bytes, artifactType, this.#named(digest));
     for (const one of told) if (!found.has(one.digest)) found.set(one.digest, one);
@@ -216,10 +224,10 @@ export class LayoutRepository implements Repository {
   }
 
   /** Read once for each digest: a manifest never says anything else. One that cannot be read refers to nothing that is known. */
-  async #linkOf(digest: Digest, options: ReadOptions | undefined): Promise<Link | undefined> {
+  async #linkOf(list: ImageList, digest: Digest): Promise<Link | undefined> {
     if (this.#links.has(digest)) return this.#links.get(digest);
     try {
-      const manifest = await this.getManifest(digest, options);
+      const manifest = await this.#manifestIn(list, digest);
       const link = manifest && linkIn(manifest);
       if (manifest !== undefined) this.#links.set(digest, link);
       return link;

@@ -52,7 +52,7 @@ export interface PullOptions {
   platform?: Platform | undefined;
   /** Which tags are taken when it is all of them; default: all. */
   isWanted?: (tag: string) => boolean;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   onEvent?: (event: PullEvent) => void;
   /** Called once for everything that has to be waited for: a garbage collection, a save of this workspace. */
   onWait?: () => void;
@@ -116,7 +116,7 @@ export async function pullTags(
   options.onEvent?.({ kind: 'planned', blobCount: blobs.length, sizeBytes });
   const fetchedBytes = await fetchBlobs(store.blobs, blobs, work);
   const whole = await storeManifests(store.blobs, found, { work, skipped });
-  const lineage = new Lineage(store.blobs, repository, signalOf(work));
+  const lineage = new Lineage(store.blobs, repository, { signal: work.signal });
   const merged = await mergeTags(layout, whole, { lineage, onWait: options.onWait });
   const subjects = new Set(whole.map(({ digest }) => digest));
   const { signal, onEvent } = options;
@@ -163,7 +163,7 @@ type Work = PullOptions & { repository: Repository; lazily?: LazyBeginning | und
 
 async function listTags(work: Work): Promise<string[]> {
   if (work.reference !== undefined) return [work.reference];
-  const all = await work.repository.tags(signalOf(work));
+  const all = await work.repository.tags({ signal: work.signal });
   if (all.length > TAG_COUNT_MAX) {
     throw new BentoError('REMOTE_INVALID', `${nameOf(work)} has ${all.length} tags, limit ${TAG_COUNT_MAX}`, {
       hint: 'pull one of them: `bento pull --tag <tag>`',
@@ -231,7 +231,7 @@ async function readStored(pool: BlobPool, digest: Digest): Promise<Buffer | unde
 }
 
 async function readRemote(digest: Digest, work: Work): Promise<Buffer> {
-  const found = await work.repository.getManifest(digest, signalOf(work));
+  const found = await work.repository.getManifest(digest, { signal: work.signal });
   if (found === undefined) throw noSuchTag(digest, work);
   if (digestOf(found.bytes) === digest) return found.bytes;
   throw new BentoError('REMOTE_INVALID', `${nameOf(work)} sent another manifest than ${digest}`);
@@ -329,8 +329,4 @@ function noSuchTag(reference: string, work: Work): BentoError {
 
 function nameOf({ repository: { name } }: Work): string {
   return `${name.registry}/${name.repository}`;
-}
-
-function signalOf({ signal }: Work): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }

@@ -42,7 +42,7 @@ export interface PushOptions {
   force?: boolean;
   /** Other repositories of the same registry, by their paths, that may have blobs: these are mounted from there. */
   mountFrom?: readonly string[];
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   onEvent?: (event: PushEvent) => void;
   /** Called once when a garbage collection has to be waited for. */
   onWait?: () => void;
@@ -74,8 +74,9 @@ interface PlannedBlob {
 }
 
 /**
- * Pushes tags of a workspace, and what is attached to what they name. Nothing is sent before all of them were checked, and a tag is set only when everything that it
- * needs is there: whatever breaks leaves the repository as whole as it was, and the next push goes on.
+ * Pushes tags of a workspace, and what is attached to what they name. Nothing is sent before all of them were checked, and a
+ * tag is set only when everything that it needs is there: whatever breaks leaves the repository as whole as it was, and the
+ * next push goes on.
  *
  * @throws BentoError DIVERGED naming the tag; REF_NOT_FOUND, BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID of what is here;
  *   those of `Repository`
@@ -96,10 +97,10 @@ export async function pushTags(
   const sent = await sendBlobs(store.blobs, blobs, { repository, ...options });
   for (const { tag, digest, outcome, manifest, bytes } of plans) {
     if (outcome !== 'same')
-      await repository.putManifest(tag, { mediaType: manifest.mediaType, bytes }, signalOf(options));
+      await repository.putManifest(tag, { mediaType: manifest.mediaType, bytes }, { signal: options.signal });
     options.onEvent?.({ kind: 'tag', tag, digest, outcome });
   }
-  await pushAttachments(repository, attached, signalOf(options));
+  await pushAttachments(repository, attached, { signal: options.signal });
   return { tags: plans.map(({ tag, digest, outcome }) => ({ tag, digest, outcome })), attachments, ...sent };
 }
 
@@ -107,7 +108,7 @@ type Work = Omit<PushOptions, 'onWait'> & { repository: Repository };
 
 async function planTags(pool: BlobPool, layout: Layout, work: Work): Promise<Plan[]> {
   const known = await layout.tags();
-  const lineage = new Lineage(pool, work.repository, signalOf(work));
+  const lineage = new Lineage(pool, work.repository, { signal: work.signal });
   const wanted = [...new Set(work.tags)].map((tag) => ({ tag, digest: known.get(tag)?.digest ?? notFound(tag) }));
   const manifests = new Map<Digest, LocalManifest>();
   const plans = new Map<string, Plan>();
@@ -145,8 +146,8 @@ async function planBlobs(pool: BlobPool, plans: readonly { manifest: Manifest }[
 
 async function planBlob(pool: BlobPool, manifest: Manifest, descriptor: Descriptor): Promise<PlannedBlob> {
   const { digest, size } = descriptor;
-  const record = readRecord(pool.storeRoot, digest); // partly here: the registry may well have it
-  const sizeBytes = (await pool.sizeOf(digest)) ?? record?.sizeBytes;
+  // Of one that is partly here the registry may well have all.
+  const sizeBytes = (await pool.sizeOf(digest)) ?? readRecord(pool.storeRoot, digest)?.sizeBytes;
   if (sizeBytes === undefined) throw missingBlob(digest);
   if (sizeBytes !== size) {
     throw new BentoError('DIGEST_MISMATCH', `blob ${digest} is ${sizeBytes} bytes, its manifest says ${size}`, {
@@ -185,10 +186,6 @@ async function sendBlobs(
 function knownSources({ storeRoot }: BlobPool, digest: Digest, { name }: Repository): string[] {
   const sources = readRecord(storeRoot, digest)?.sources ?? [];
   return sources.filter(({ registry }) => registry === name.registry).map(({ repository }) => repository);
-}
-
-function signalOf({ signal }: { signal?: AbortSignal }): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }
 
 function notFound(tag: string): never {

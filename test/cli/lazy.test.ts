@@ -245,6 +245,23 @@ test('what is here in parts is pushed to another repository of its registry with
   t.true(lazyFiles(there).length > 0);
 });
 
+test('a partly fetched checkpoint is pushed to another registry, which gets all of it', async (t) => {
+  await using registry = await OddRegistry.start();
+  await using other = await OddRegistry.start();
+  const { here, remote, files } = await pushWorkspace(t, registry.host);
+  const there = newSandbox(t);
+  const target = there.path('fork');
+  (await there.bento(['fork', `${remote}:cp-1`, target, '--lazy=only'])).ok();
+  await writeFile(path.join(target, 'src/m1/f1'), 'changed\n');
+  (await there.bento(['save'], { cwd: target })).ok();
+  t.not(lazyFiles(there).length, 0);
+  const pushed = (await there.bento(['push', `${other.host}/me/ws`, '--tag', 'cp-2'], { cwd: target })).ok();
+  t.false(pushed.stderr.includes('trying again'), pushed.stderr);
+  const opened = here.path('elsewhere');
+  (await here.bento(['open', `${other.host}/me/ws:cp-2`, opened, '--copy'], { cwd: here.home })).ok();
+  t.deepEqual(await differences(opened, new Map([...files, ['src/m1/f1', Buffer.from('changed\n')]])), []);
+});
+
 test('commands that need all of a checkpoint fetch the rest of it', async (t) => {
   await using registry = await OddRegistry.start();
   const { remote, files, here } = await pushWorkspace(t, registry.host);

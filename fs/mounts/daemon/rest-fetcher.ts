@@ -5,11 +5,11 @@ import { BentoError } from '../../../store/errors.ts';
 import { readToc } from '../../../store/layers/layer-reader.ts';
 import { prefetchLength } from '../../../store/layers/prefetch.ts';
 import { notePrefetchEnd } from '../../../store/lazy/lazy-blobs.ts';
+import { isPartlyHere } from '../../../store/lazy-file.ts';
 import type { LazyFetcher } from '../../../store/lazy/lazy-fetcher.ts';
-import { readRecord } from '../../../store/lazy/lazy-record.ts';
+import { lazyDigests, readRecord } from '../../../store/lazy/lazy-record.ts';
 import { KEYS, type Descriptor } from '../../../store/manifest.ts';
 import type { Store } from '../../../store/store.ts';
-import { isPartlyHere } from '../../contents/remote-reader.ts';
 import { MountTable } from '../mount-table.ts';
 
 /** Requests at once: few, so that readers are answered soon. */
@@ -39,7 +39,7 @@ export class RestFetcher {
 
   /** Begins with a checkpoint that somebody mounts, or goes on with it. */
   want(manifest: Digest): void {
-    if (this.#wanted.has(manifest)) return;
+    if (this.#wanted.has(manifest) || lazyDigests(this.#store.root).length === 0) return;
     this.#wanted.add(manifest);
     this.#running = this.#running
       .then(async () => await this.#fetch(manifest))
@@ -49,8 +49,12 @@ export class RestFetcher {
 
   /** Goes on with everything that is mounted: after a server died. */
   async wantMounted(): Promise<void> {
-    for (const { mounted, manifest } of await this.#mounts.list())
-      if (mounted && manifest !== undefined) this.want(manifest);
+    try {
+      for (const { mounted, manifest } of await this.#mounts.list())
+        if (mounted && manifest !== undefined) this.want(manifest);
+    } catch (error) {
+      this.#note(`what was being fetched is not gone on with: ${String(error)}`); // mounts go on all the same
+    }
   }
 
   async #fetch(manifest: Digest): Promise<void> {

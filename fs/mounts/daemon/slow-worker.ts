@@ -4,7 +4,7 @@ import { allowGarbage } from '../../../store/buffer-garbage.ts';
 import type { Digest } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
 import { LazyFetcher } from '../../../store/lazy/lazy-fetcher.ts';
-import { SourceRegistries } from '../../../store/lazy/source-registries.ts';
+import { SourceRegistries } from '../../../store/transfer/source-registries.ts';
 import { CredentialFiles } from '../../../store/registry/credentials.ts';
 import { wake } from '../../../store/syscalls.ts';
 import { LargeReader } from '../../contents/large-reader.ts';

@@ -1,7 +1,7 @@
+import type { LazySource } from '../lazy/lazy-record.ts';
 import { RegistryClient, type RegistryClientOptions } from '../registry/client.ts';
 import type { Repository } from '../registry/repository.ts';
-import { Remotes } from '../transfer/remotes.ts';
-import type { LazySource } from './lazy-record.ts';
+import { Remotes } from './remotes.ts';
 
 /** Repositories as their sources say, with TLS or without; connections are shared. Close it. */
 export class SourceRegistries {
