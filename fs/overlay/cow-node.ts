@@ -29,6 +29,8 @@ export class CowNode {
   readonly children: Map<ByteString, CowNode> | undefined;
   /** How often the kernel was told of it and has not given it back. */
   lookups = 0;
+  /** The kernel may know it from the process before this one, nobody can tell how often: it is never forgotten. */
+  isRecovered = false;
   /** How many open files lead to it. */
   opens = 0;
   /** Where it lies while it is open or referred to without having a name. */

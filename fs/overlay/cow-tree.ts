@@ -91,7 +91,10 @@ export class CowTree {
 
   add(node: CowNode): CowNode {
     const before = this.#nodes.get(node.id);
-    if (before !== undefined) node.lookups += before.lookups; // the kernel gives both back under one number
+    if (before !== undefined) {
+      node.lookups += before.lookups; // the kernel gives both back under one number
+      node.isRecovered ||= before.isRecovered;
+    }
     const open = this.#openBefore.get(node.id);
     if (open !== undefined) {
       this.#openBefore.delete(node.id);
@@ -117,7 +120,7 @@ export class CowTree {
 
   #dropIfUnused(node: CowNode): boolean {
     const isUsed = node.lookups > 0 || node.opens > 0 || (node.children !== undefined && node.children.size > 0);
-    if (isUsed || node === this.root) return false;
+    if (isUsed || node.isRecovered || node === this.root) return false;
     if (this.moved.get(node.lower ?? -1) === node && !node.isGone) return false;
     this.#nodes.delete(node.id);
     if (this.moved.get(node.lower ?? -1) === node) this.moved.delete(node.lower ?? -1);

@@ -35,6 +35,8 @@ export class Recovery {
         if (node?.isDir === true) dirs.push(node);
       }
     }
+    // what the kernel gives back may have been counted by the process before: it must not be taken from what we counted
+    for (const node of this.#tree.nodes) node.isRecovered = true;
     this.#tree.knowsMoved = true;
   }
 

@@ -177,6 +177,23 @@ test('RELEASE: carried out, killed before the reply, sent again: one that is ope
   t.deepEqual(tree.scratch.orphans(), []);
 });
 
+test('FORGET of what a process before has counted does not lose what the kernel has looked up since', (t) => {
+  const server = newServer(t);
+  const ask = (to: WorkspaceServer, operation: Operation, id: number, sent: Buffer): WorkspaceReply =>
+    to.ask(workspaceRequest(operation, id, sent, { unique: UNIQUE }));
+  const made = ask(server, 'MKDIR', ROOT, body((out) => encodeMkdirIn(out, 0, { ...MAKE, mode: 0o755 })));
+  const { nodeId } = decodeEntryOut(made.body);
+  for (let count = 1; count < 4; count += 1) t.is(ask(server, 'LOOKUP', ROOT, nameBody('new')).error, 0);
+  const next = server.killed();
+  t.is(ask(next, 'GETATTR', nodeId, Buffer.alloc(16)).error, 0);
+  // the kernel gave all four back, then looked again, and was answered before that was read
+  t.is(ask(next, 'LOOKUP', ROOT, nameBody('new')).error, 0);
+  const forget = Buffer.alloc(8);
+  forget.writeUInt32LE(4);
+  ask(next, 'FORGET', nodeId, forget);
+  t.is(ask(next, 'GETATTR', nodeId, Buffer.alloc(16)).error, 0);
+});
+
 test('a request that was answered is carried out when its number comes up again without the mark of a resent one', (t) => {
   const server = newServer(t);
   const mkdir = CASES['mkdir'];
