@@ -5,6 +5,7 @@ import type { Checkpoint } from '../store/checkpoint.ts';
 import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
 import type { StoredToc } from '../store/layers/layer-reader.ts';
+import type { TreeSource } from '../fs/tree/index-checkpoint.ts';
 import { parseRef } from '../store/ref.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
 import { isStoreName, type Store } from '../store/store.ts';
@@ -70,6 +71,8 @@ async function fetchCheckpoint(
   { store, platform }: RefContext,
   { ctx, lazy }: { ctx: Context; lazy: LazyMode },
 ): Promise<NamedCheckpoint> {
+  const isMounted = lazy === 'only' || lazy === 'rest';
+  if (isMounted) warmUp(store);
   const { asksWithoutTls, openRegistries } = await import('./open-registry.ts');
   const { LazyFetcher } = await import('../store/lazy/lazy-fetcher.ts');
   const { nameOfDigest, pullCheckpoint } = await import('../store/transfer/pull.ts');
@@ -77,22 +80,29 @@ async function fetchCheckpoint(
   const registries = openRegistries(ctx);
   const repository = registries.repository(ref);
   const fetcher = new LazyFetcher(store.root, () => repository);
-  const isMounted = lazy === 'only' || lazy === 'rest';
-  if (isMounted) warmUp(store);
-  const tocs = new Map<Digest, StoredToc>();
-  const onToc = (layer: Digest, toc: StoredToc): unknown => tocs.set(layer, toc);
   const source = { ...repository.name, plainHttp: asksWithoutTls(ref.registry) };
+  const layers = new ArrivingLayers(store, ctx);
   try {
     using _blobs = await shareBlobs(store.root);
-    const checkpoint = await pullCheckpoint(store, repository, {
+    const pulled = pullCheckpoint(store, repository, {
       reference: ref.digest ?? ref.tag ?? 'latest',
       platform,
       signal: ctx.signal,
       lazily:
-        lazy === 'off' ? undefined : { storeRoot: store.root, fetcher, source, fetchesRest: lazy === 'rest', onToc },
+        lazy === 'off'
+          ? undefined
+          : {
+              storeRoot: store.root,
+              fetcher,
+              source,
+              fetchesRest: lazy === 'rest',
+              ...(isMounted && { onToc: async (layer: Digest, toc: StoredToc) => await layers.index(layer, toc) }),
+            },
       onEvent: (event) => showPull(event, progress, ctx),
     });
-    if (isMounted) await indexCheckpoint(store, checkpoint, { tocs, ctx });
+    if (isMounted) layers.prepare();
+    const checkpoint = await pulled;
+    if (isMounted) await layers.finish(checkpoint);
     const { digest, size } = checkpoint;
     const { mediaType } = checkpoint.manifest;
     const layout = store.layout(storeNameFor(ref, checkpoint));
@@ -103,20 +113,52 @@ async function fetchCheckpoint(
     return { digest, layout, label: formatRemoteRef(ref), isUndo: false, remote };
   } finally {
     fetcher.close();
+    await layers.close();
     await registries.close();
   }
 }
 
-/** Here and not in the daemon: this process has room, and is gone when it is done. */
-async function indexCheckpoint(
-  store: Store,
-  checkpoint: Checkpoint,
-  { tocs, ctx }: { tocs: ReadonlyMap<Digest, StoredToc>; ctx: Context },
-): Promise<void> {
-  const { openTree } = await import('../fs/tree/index-checkpoint.ts');
-  const source = await openSource(store, ctx);
-  await openTree(source, checkpoint, tocs);
-  source.index.close();
+/**
+ * Reads layers into the index as their tables of contents arrive. Here and not in the daemon: this process has room, and is
+ * gone when it is done.
+ */
+class ArrivingLayers {
+  readonly #store: Store;
+  readonly #ctx: Context;
+  #opened: Promise<TreeSource> | undefined;
+
+  constructor(store: Store, ctx: Context) {
+    this.#store = store;
+    this.#ctx = ctx;
+  }
+
+  /** Opens the index, while the first bytes are on their way. What goes wrong is told to who needs it. */
+  prepare(): void {
+    this.#source().catch(() => undefined);
+  }
+
+  /** @throws BentoError as `indexToc` */
+  async index(layer: Digest, toc: StoredToc): Promise<void> {
+    const { indexToc } = await import('../fs/tree/index-checkpoint.ts');
+    indexToc(await this.#source(), layer, toc);
+  }
+
+  /** Those that came in another way, and what they make together. @throws BentoError as `openTree` */
+  async finish(checkpoint: Checkpoint): Promise<void> {
+    const { openTree } = await import('../fs/tree/index-checkpoint.ts');
+    await openTree(await this.#source(), checkpoint);
+  }
+
+  async close(): Promise<void> {
+    await this.#opened?.then(
+      ({ index }) => index.close(),
+      () => undefined,
+    );
+  }
+
+  async #source(): Promise<TreeSource> {
+    return await (this.#opened ??= openSource(this.#store, this.#ctx));
+  }
 }
 
 /** The id of the workspace; an image that is none of bento's goes by where it came from. */

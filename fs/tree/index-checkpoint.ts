@@ -42,19 +42,16 @@ export function treeSource(store: Store, index: IndexDatabase): TreeSource {
  * The merged tree of a checkpoint. Layers the index does not know are read into it first: from their table of contents
  * where they have one, else from the whole archive.
  *
- * @param known - tables of contents that were read and verified before
  * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID or FORMAT_UNSUPPORTED naming the layer
  */
 export async function openTree(
   source: TreeSource,
   checkpoint: Checkpoint,
-  known: ReadonlyMap<Digest, StoredToc> = new Map(),
 ): Promise<CheckpointTree> {
   for (const layer of checkpoint.layers) {
     const { digest } = layer.descriptor;
     const indexed = source.entries.layer(digest);
-    if (indexed === undefined)
-      indexLayer(source.index, seekableOf(digest, known.get(digest)) ?? (await readLayer(source.store, layer)));
+    if (indexed === undefined) indexLayer(source.index, await readLayer(source.store, layer));
     else if (indexed.kind === 'tar+gzip' && !hasResumePoints(source.store, indexed.digest)) {
       await remakeResumePoints(source.store, indexed.digest);
     }
@@ -89,9 +86,10 @@ export async function readLayer(store: Store, { descriptor, title }: CheckpointL
   return await readForeign(store, descriptor.digest, kind);
 }
 
-function seekableOf(digest: Digest, stored: StoredToc | undefined): LayerToIndex | undefined {
-  const toc = stored && decodeStoredToc(stored);
-  return toc && { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs };
+/** As `openTree` does it, of a layer whose table of contents was read and verified before. @throws BentoError FORMAT_INVALID */
+export function indexToc({ index, entries }: TreeSource, digest: Digest, stored: StoredToc): void {
+  const toc = entries.layer(digest) === undefined ? decodeStoredToc(stored) : undefined;
+  if (toc !== undefined) indexLayer(index, { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs });
 }
 
 /** @returns undefined for a layer without a table of contents that can be used */

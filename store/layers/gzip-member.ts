@@ -34,10 +34,14 @@ const DEFLATE_CHUNK_BYTES_MIN = 16 * 1024;
 const ZLIB_CHUNK_BYTES_MIN = 1024;
 /** A chunk of the largest size bento writes comes out in one buffer: pieces would have to be joined in another. */
 const ZLIB_CHUNK_BYTES_MAX = 4 * 1024 * 1024 + 64;
+/** What a member says of its own size is believed up to so many times its compressed bytes. */
+const INFLATED_TIMES_MAX = 16;
 
 export interface InflateLimit {
   /** More inflated bytes than this are refused. */
   sizeMax: number;
+  /** How many there probably are, so that they need not be put together from pieces of 4 MiB. */
+  sizeHint?: number;
 }
 
 /** An inflated member and how many compressed bytes it took, header and trailer included. */
@@ -105,18 +109,24 @@ function frame(bytes: Buffer, ...deflated: Buffer[]): Buffer {
  * @throws BentoError FORMAT_INVALID when it is not a whole member or inflates to more than `sizeMax` bytes,
  *   DIGEST_MISMATCH when its checksum is wrong
  */
-export async function inflateMember(bytes: Buffer, { sizeMax }: InflateLimit): Promise<InflatedMember> {
+export async function inflateMember(bytes: Buffer, { sizeMax, sizeHint }: InflateLimit): Promise<InflatedMember> {
   const start = headerBytes(bytes);
-  const options = { ...inflateOptions(sizeMax), info: true };
+  const options = { ...inflateOptions(sizeMax, sizeHint), info: true };
   const info = await inflateRawInfo(bytes.subarray(start), options).catch((error: unknown) => {
     throw inflateError(error, sizeMax);
   });
   return checkTrailer(bytes, start + info.engine.bytesWritten, info.buffer);
 }
 
-/** @throws BentoError as {@link inflateMember} does */
-export async function gunzipMember(bytes: Buffer, limit: InflateLimit): Promise<Buffer> {
-  return (await inflateMember(bytes, limit)).bytes;
+/**
+ * As {@link inflateMember}, for a large member: its end, which says how long it is, is probably that of `bytes`.
+ *
+ * @throws BentoError as {@link inflateMember} does
+ */
+export async function gunzipMember(bytes: Buffer, { sizeMax }: InflateLimit): Promise<Buffer> {
+  const said = bytes.length < TRAILER_BYTES ? 0 : bytes.readUInt32LE(bytes.length - 4);
+  const sizeHint = Math.min(said, sizeMax, bytes.length * INFLATED_TIMES_MAX);
+  return (await inflateMember(bytes, { sizeMax, sizeHint })).bytes;
 }
 
 /** @throws BentoError as {@link inflateMember} does */
@@ -165,9 +175,9 @@ export function memberBytesMax(sizeBytes: number): number {
   return sizeBytes + Math.ceil(sizeBytes / 256) + 4096;
 }
 
-function inflateOptions(sizeMax: number): ZlibOptions {
+function inflateOptions(sizeMax: number, sizeHint = Math.min(sizeMax, ZLIB_CHUNK_BYTES_MAX)): ZlibOptions {
   // One output buffer of the right size instead of many small ones; +64 so that an exact fit does not need a second.
-  const chunkSize = Math.min(Math.max(sizeMax + 64, ZLIB_CHUNK_BYTES_MIN), ZLIB_CHUNK_BYTES_MAX);
+  const chunkSize = Math.max(sizeHint + 64, ZLIB_CHUNK_BYTES_MIN);
   return { maxOutputLength: Math.max(sizeMax, 1), chunkSize };
 }
 

@@ -1,14 +1,15 @@
 import { toText, type ByteString } from '../byte-string.ts';
-import { parseDigest } from '../digest.ts';
-import type { Chunk, EntryType, Metadata, PackedEntry } from '../entry.ts';
+import { parseDigest, type Digest } from '../digest.ts';
+import type { Chunk, EntryType, PackedEntry } from '../entry.ts';
 import { BentoError } from '../errors.ts';
 import { LayerCollector, type LayerContents, type LayerItem } from './layer-contents.ts';
-import { isFormatFile, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK } from './reserved-names.ts';
+import { isFormatFile, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME } from './reserved-names.ts';
 import { MARKER_METADATA } from './tar-header.ts';
 import { checkPath, normalizePath, parseArchivedName, PATH_BYTES_MAX } from './tar-name.ts';
-import { CHUNK_BYTES_MAX, TOC_ENTRY_COUNT_MAX, TOC_JSON_BYTES_MAX, TOC_TYPES, TOC_VERSION } from './toc.ts';
+import { CHUNK_BYTES_MAX, TOC_TYPES } from './toc.ts';
 import * as field from './toc-fields.ts';
 import { asCount, asObject, invalidToc } from './toc-fields.ts';
+import { readTocEntries, type Json } from './toc-json.ts';
 
 const ENTRY_TYPES = new Map<unknown, EntryType>(
   Object.entries(TOC_TYPES)
@@ -16,13 +17,14 @@ const ENTRY_TYPES = new Map<unknown, EntryType>(
     .map(([type, name]) => [name, type as EntryType]),
 );
 
-type Json = Record<string, unknown>;
+const NOTHING: Json = {};
 
 /** An entry of the document with the `chunk` entries that follow it. */
 interface Group {
   head: Json;
   name: ByteString;
-  chunks: Json[];
+  /** Its parts that have bytes in the blob: itself, if it is a file with content, and its chunks. */
+  data: Json[];
 }
 
 export interface TocPlace {
@@ -44,60 +46,55 @@ export interface TocContents extends LayerContents {
  *   `CHUNK_BYTES_MAX` or carry no digest (read the layer as plain tar+gzip then)
  */
 export function decodeToc(json: Buffer, { tocOffset }: TocPlace): TocContents {
-  const groups = groupEntries(parseEntries(json));
-  const ends = memberEnds(groups, tocOffset);
   const collector = new LayerCollector();
-  for (const group of groups) {
-    const item = decodeGroup(group, ends);
+  const members = new Members();
+  const landmarks: Group[] = [];
+  for (const group of readGroups(json)) {
+    for (const { offset } of group.data) members.add(asCount(offset, 'offset'));
+    const path = normalizePath(group.name);
+    if (isFormatFile(path)) {
+      if (path !== TOC_NAME) landmarks.push(group);
+      continue;
+    }
+    const item = decodeGroup(group);
     if (item) collector.add(item);
   }
-  const prefetchEnd = endOfPrioritised(groups, ends);
-  return { ...collector.finish(), ...(prefetchEnd !== undefined && { prefetchEnd }) };
+  members.finish(tocOffset);
+  const contents = collector.finish();
+  for (const { chunks } of contents.entries) for (const chunk of chunks) members.measure(chunk);
+  const prefetchEnd = endOfPrioritised(landmarks, members);
+  return { ...contents, ...(prefetchEnd !== undefined && { prefetchEnd }) };
 }
 
 /**
  * What the landmarks say. Of several the first counts, and none where it is said, too, that no files are wanted first; one
  * that is no file with content says nothing.
  */
-function endOfPrioritised(groups: Group[], ends: ReadonlyMap<number, number>): number | undefined {
-  const landmarks = groups.filter(
-    ({ head, name }) => name.endsWith('.landmark') && head['type'] === 'reg' && isFormatFile(normalizePath(name)),
-  );
-  if (landmarks.some(({ name }) => normalizePath(name) === NO_PREFETCH_LANDMARK)) return undefined;
-  const landmark = landmarks.find(({ name }) => normalizePath(name) === PREFETCH_LANDMARK);
-  const [data] = landmark === undefined ? [] : dataOf(landmark);
+function endOfPrioritised(landmarks: Group[], members: Members): number | undefined {
+  const files = landmarks.filter(({ head }) => head['type'] === 'reg');
+  if (files.some(({ name }) => normalizePath(name) === NO_PREFETCH_LANDMARK)) return undefined;
+  const data = files.find(({ name }) => normalizePath(name) === PREFETCH_LANDMARK)?.data[0];
   if (data === undefined) return undefined;
   const offset = asCount(data['offset'], 'offset');
   // It should begin a member. In one that it shares, files that come before it are wanted, too.
-  const end = asCount(data['innerOffset'], 'innerOffset') === 0 ? offset : (ends.get(offset) ?? offset);
+  const end = asCount(data['innerOffset'], 'innerOffset') === 0 ? offset : members.endOf(offset);
   return end === 0 ? undefined : end;
 }
 
-function parseEntries(json: Buffer): unknown[] {
-  if (json.length > TOC_JSON_BYTES_MAX) throw invalidToc(`it is longer than ${TOC_JSON_BYTES_MAX} bytes`);
-  let document: unknown;
-  try {
-    document = JSON.parse(json.toString('utf8'));
-  } catch (cause) {
-    throw invalidToc('it is not JSON', cause);
-  }
-  const { version, entries } = asObject(document);
-  if (version !== TOC_VERSION) throw invalidToc(`its version is not ${TOC_VERSION}`);
-  if (!Array.isArray(entries)) throw invalidToc('it has no entries');
-  if (entries.length > TOC_ENTRY_COUNT_MAX) throw invalidToc(`it has more than ${TOC_ENTRY_COUNT_MAX} entries`);
-  return entries;
-}
-
 /** A chunk belongs to the entry it follows, whatever its own name says. */
-function groupEntries(entries: unknown[]): Group[] {
-  const groups: Group[] = [];
-  for (const entry of entries) {
-    const json = asObject(entry);
-    if (json['type'] !== 'chunk') groups.push({ head: json, name: nameOf(json['name']), chunks: [] });
-    else if (groups.length > 0) groups.at(-1)?.chunks.push(json);
-    else throw invalidToc('it begins with a chunk');
+function* readGroups(json: Buffer): Generator<Group, void, undefined> {
+  let group: Group | undefined;
+  for (const entry of readTocEntries(json)) {
+    if (entry['type'] === 'chunk') {
+      if (group === undefined) throw invalidToc('it begins with a chunk');
+      group.data.push(entry);
+      continue;
+    }
+    if (group !== undefined) yield group;
+    const hasData = entry['type'] === 'reg' && asCount(entry['size'], 'size') > 0;
+    group = { head: entry, name: nameOf(entry['name']), data: hasData ? [entry] : [] };
   }
-  return groups;
+  if (group !== undefined) yield group;
 }
 
 function nameOf(json: unknown): ByteString {
@@ -106,26 +103,41 @@ function nameOf(json: unknown): ByteString {
   return field.nameFromJson(json);
 }
 
-/** Member start -> member end: the next larger start, for the last one that of the table of contents itself. */
-function memberEnds(groups: Group[], tocOffset: number): ReadonlyMap<number, number> {
-  const offsets = new Set<number>();
-  for (const group of groups) for (const json of dataOf(group)) offsets.add(asCount(json['offset'], 'offset'));
-  const sorted = [...offsets].sort((a, b) => a - b);
-  const last = sorted.at(-1);
-  if (last !== undefined && last >= tocOffset) throw invalidToc('an offset lies outside the blob');
-  return new Map(sorted.map((offset, i) => [offset, sorted[i + 1] ?? tocOffset]));
+/** Where the members of a blob lie. Each ends where the next one begins, the last one at the table of contents. */
+class Members {
+  readonly #added: number[] = [];
+  #starts = new Float64Array();
+  #tocOffset = 0;
+
+  add(start: number): void {
+    this.#added.push(start);
+  }
+
+  /** All are known. @throws BentoError FORMAT_INVALID when one lies outside */
+  finish(tocOffset: number): void {
+    this.#starts = Float64Array.from(this.#added).sort();
+    this.#tocOffset = tocOffset;
+    if ((this.#starts.at(-1) ?? -1) >= tocOffset) throw invalidToc('an offset lies outside the blob');
+  }
+
+  measure(chunk: Chunk): void {
+    chunk.blobBytes = this.endOf(chunk.blobOffset) - chunk.blobOffset;
+  }
+
+  endOf(start: number): number {
+    let [low, high] = [0, this.#starts.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#starts[middle] ?? 0) > start) high = middle;
+      else low = middle + 1;
+    }
+    return this.#starts[low] ?? this.#tocOffset;
+  }
 }
 
-/** The parts of a group that have bytes in the blob. */
-function dataOf({ head, chunks }: Group): Json[] {
-  const hasData = head['type'] === 'reg' && asCount(head['size'], 'size') > 0;
-  return hasData ? [head, ...chunks] : chunks;
-}
-
-function decodeGroup(group: Group, ends: ReadonlyMap<number, number>): LayerItem | undefined {
+function decodeGroup(group: Group): LayerItem | undefined {
   const { head, name } = group;
-  if (isFormatFile(normalizePath(name))) return undefined;
-  const bento = asObject(head['bento'] ?? {});
+  const bento = head['bento'] === undefined ? NOTHING : asObject(head['bento']);
   const truePath = bento['path'] === undefined ? undefined : field.bytesFromBase64(bento['path']);
   const meaning = parseArchivedName(name, truePath);
   switch (meaning.kind) {
@@ -136,47 +148,36 @@ function decodeGroup(group: Group, ends: ReadonlyMap<number, number>): LayerItem
     case 'whiteout':
       return { kind: 'entry', entry: { path: meaning.path, type: 'whiteout', ...MARKER_METADATA, chunks: [] } };
     case 'entry':
-      return { kind: 'entry', entry: decodeEntry(meaning.path, group, { bento, ends }) };
+      return { kind: 'entry', entry: decodeEntry(meaning.path, group, bento) };
   }
 }
 
-function decodeEntry(
-  path: ByteString,
-  group: Group,
-  { bento, ends }: { bento: Json; ends: ReadonlyMap<number, number> },
-): PackedEntry {
-  const { head } = group;
+function decodeEntry(path: ByteString, { head, data }: Group, bento: Json): PackedEntry {
   const type = ENTRY_TYPES.get(head['type']);
   if (!type) throw invalidToc(`"${toText(path)}" has a type that is none`);
   if (path === '' && type !== 'dir') throw invalidToc('its root is not a directory');
-  if (type !== 'file' && group.chunks.length > 0) throw invalidToc(`"${toText(path)}" has chunks but is no file`);
+  if (type !== 'file' && data.length > 0) throw invalidToc(`"${toText(path)}" has chunks but is no file`);
   const sizeBytes = type === 'file' ? asCount(head['size'], 'size') : 0;
-  return {
-    path,
-    ...decodeMetadata(type, head, bento),
-    sizeBytes,
-    ...(type === 'file' && head['digest'] !== undefined && { digest: parseDigest(head['digest'], 'a file digest') }),
-    chunks: decodeChunks(group, { path, sizeBytes, ends }),
-  };
-}
-
-function decodeMetadata(type: EntryType, head: Json, bento: Json): Metadata {
-  const xattrs = field.xattrsFromJson(head['xattrs'], bento['xattrs']);
+  const digest = type === 'file' && head['digest'] !== undefined ? parseDigest(head['digest'], 'a file digest') : undefined;
   const time = timeOf(head, bento);
-  return {
+  const entry: PackedEntry = {
+    path,
     type,
     mode: type === 'symlink' ? 0o777 : asCount(head['mode'], 'mode') & 0o7777,
     uid: asCount(head['uid'], 'uid'),
     gid: asCount(head['gid'], 'gid'),
     mtimeSec: time.sec,
     mtimeNsec: time.nsec,
-    sizeBytes: 0,
-    ...(hasLink(type) && { link: linkOf(type, head, bento) }),
-    ...(hasDevice(type) && {
-      rdev: { major: asCount(head['devMajor'], 'devMajor'), minor: asCount(head['devMinor'], 'devMinor') },
-    }),
-    ...(xattrs && { xattrs }),
+    sizeBytes,
+    chunks: decodeChunks(data, { path, sizeBytes, digest }),
   };
+  if (digest !== undefined) entry.digest = digest;
+  if (hasLink(type)) entry.link = linkOf(type, head, bento);
+  if (hasDevice(type))
+    entry.rdev = { major: asCount(head['devMajor'], 'devMajor'), minor: asCount(head['devMinor'], 'devMinor') };
+  const xattrs = field.xattrsFromJson(head['xattrs'], bento['xattrs']);
+  if (xattrs !== undefined) entry.xattrs = xattrs;
+  return entry;
 }
 
 function timeOf(head: Json, bento: Json): { sec: number; nsec: number } {
@@ -200,42 +201,43 @@ function linkOf(type: EntryType, head: Json, bento: Json): ByteString {
   return text;
 }
 
-interface FilePlace {
+/** What of a file is said by its first entry. */
+interface FileHead {
   path: ByteString;
   sizeBytes: number;
-  ends: ReadonlyMap<number, number>;
+  digest: Digest | undefined;
 }
 
-function decodeChunks(group: Group, file: FilePlace): Chunk[] {
-  const chunks: Chunk[] = [];
+/** How long the members are that hold them, is known when all are. */
+function decodeChunks(data: readonly Json[], file: FileHead): Chunk[] {
   let fileOffset = 0;
-  for (const json of dataOf(group)) {
-    const chunk = decodeChunk(json, group, file);
+  const chunks = data.map((json) => {
+    const chunk = decodeChunk(json, file, data.length === 1);
     if (chunk.fileOffset !== fileOffset) throw invalidToc(`the chunks of "${toText(file.path)}" leave gaps`);
-    chunks.push(chunk);
     fileOffset += chunk.sizeBytes;
-  }
+    return chunk;
+  });
   if (fileOffset !== file.sizeBytes) throw invalidToc(`the chunks of "${toText(file.path)}" do not make up its size`);
   return chunks;
 }
 
-function decodeChunk(json: Json, group: Group, { path, sizeBytes, ends }: FilePlace): Chunk {
+function decodeChunk(json: Json, { path, sizeBytes, digest: fileDigest }: FileHead, isOnly: boolean): Chunk {
   const fileOffset = asCount(json['chunkOffset'], 'chunkOffset');
   const length = asCount(json['chunkSize'], 'chunkSize') || sizeBytes - fileOffset;
-  const blobOffset = asCount(json['offset'], 'offset');
   const innerOffset = asCount(json['innerOffset'], 'innerOffset');
   if (length <= 0 || length > sizeBytes) throw invalidToc(`"${toText(path)}" has a chunk of no length`);
   if (length > CHUNK_BYTES_MAX || innerOffset > CHUNK_BYTES_MAX) {
     throw unsupported(`"${toText(path)}" is cut into pieces of more than ${CHUNK_BYTES_MAX} bytes`);
   }
-  const digest = json['chunkDigest'] ?? (group.chunks.length === 0 ? group.head['digest'] : undefined);
+  const digest = json['chunkDigest'] ?? (isOnly ? fileDigest : undefined);
   if (digest === undefined) throw unsupported(`"${toText(path)}" has a chunk without a digest`);
   return {
     fileOffset,
     sizeBytes: length,
-    digest: parseDigest(digest, 'a chunk digest'),
-    blobOffset,
-    blobBytes: (ends.get(blobOffset) ?? blobOffset) - blobOffset,
+    // said twice of nearly every file: kept once
+    digest: digest === fileDigest ? fileDigest : parseDigest(digest, 'a chunk digest'),
+    blobOffset: asCount(json['offset'], 'offset'),
+    blobBytes: 0,
     innerOffset,
   };
 }

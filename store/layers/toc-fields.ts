@@ -60,14 +60,15 @@ export function modtimeToJson({ sec, nsec }: Timestamp): string | undefined {
 }
 
 /** The last second that was read in. */
-let lastRead = { sec: 0, text: '1970-01-01T00:00:00' };
+let lastRead = { sec: 0, text: '1970-01-01T00:00:00Z' };
 
 /** @throws BentoError FORMAT_INVALID when it is not a timestamp in UTC */
 export function modtimeFromJson(text: unknown): Timestamp {
+  if (text === lastRead.text) return { sec: lastRead.sec, nsec: 0 };
   const match = typeof text === 'string' && /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z$/.exec(text);
   if (!match) throw invalidToc('a modtime is not RFC 3339 in UTC');
-  const whole = match[1] ?? '';
-  if (lastRead.text !== whole) lastRead = { sec: Date.parse(`${whole}Z`) / 1000, text: whole };
+  const whole = `${match[1] ?? ''}Z`;
+  if (lastRead.text !== whole) lastRead = { sec: Date.parse(whole) / 1000, text: whole };
   const { sec } = lastRead;
   if (!Number.isSafeInteger(sec)) throw invalidToc('a modtime is no date');
   return { sec, nsec: Number((match[2] ?? '').padEnd(9, '0')) };
@@ -94,6 +95,7 @@ export function xattrsToJson(xattrs: Xattrs): { plain?: Record<string, string>; 
 
 /** @throws BentoError FORMAT_INVALID when a name or value cannot be read */
 export function xattrsFromJson(xattrs: unknown, exact: unknown): Xattrs | undefined {
+  if (xattrs === undefined && exact === undefined) return undefined;
   const read = exact === undefined ? nameFromJson : bytesFromBase64;
   const pairs = Object.entries(asObject(exact ?? xattrs ?? {}));
   return pairs.length === 0 ? undefined : new Map(pairs.map(([key, value]) => [read(key), fromBase64(value)]));

@@ -7,6 +7,8 @@ import * as field from './toc-fields.ts';
 import type { BentoFields } from './toc-fields.ts';
 
 export const TOC_VERSION = 1;
+/** What our documents begin with; one line for each entry follows. */
+export const TOC_HEAD = `{"version":${TOC_VERSION},"entries":[\n`;
 export const TOC_JSON_BYTES_MAX = 256 * 1024 * 1024;
 export const TOC_ENTRY_COUNT_MAX = 4_000_000;
 /** bento cuts files into pieces of this size. */
@@ -37,7 +39,7 @@ const PENDING_CHARS_MAX = 256 * 1024;
 /** The document, put together line by line; one line an entry, so that people can read it too. */
 export class TocBuilder {
   readonly #parts: Buffer[] = [];
-  #pending = `{"version":${TOC_VERSION},"entries":[\n`;
+  #pending = TOC_HEAD;
   #isFirst = true;
 
   /** The entry itself, then its further chunks or its opaque marker. */

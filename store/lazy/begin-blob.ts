@@ -1,7 +1,7 @@
 import { countOf } from '../checkpoint.ts';
 import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { readToc, readTocJson, type StoredToc } from '../layers/layer-reader.ts';
+import { readToc, readTocJson, type LayerToc, type StoredToc } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
 import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
@@ -23,8 +23,8 @@ export interface LazyBeginning {
   source: LazySource;
   /** Whether the rest is fetched while the checkpoint is mounted. */
   fetchesRest: boolean;
-  /** Gets tables of contents of our layers, which were not looked into. */
-  onToc?: (layer: Digest, toc: StoredToc) => void;
+  /** Gets tables of contents of our layers, which were not looked into; awaited. */
+  onToc?: (layer: Digest, toc: StoredToc) => Promise<void>;
 }
 
 /**
@@ -58,32 +58,29 @@ async function fetchToc(
 ): Promise<boolean> {
   const options = { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
+  const isOurs = annotations?.[KEYS.fileCount] !== undefined;
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
-  const isOurs = annotations?.[KEYS.fileCount] !== undefined;
-  const read = async (): Promise<boolean> => {
-    if (!isOurs) return (await readToc(reader, expected)) !== undefined;
-    const toc = await readTocJson(reader, expected);
-    if (toc !== undefined) onToc?.(digest, toc);
-    return toc !== undefined;
-  };
-  try {
-    return await read();
-  } catch (error) {
+  const read = async (): Promise<StoredToc | LayerToc | undefined> =>
+    isOurs ? await readTocJson(reader, expected) : await readToc(reader, expected);
+  const toc = await read().catch(async (error: unknown) => {
     if (!isWrong(error)) throw error;
-  }
-  await fetcher.again(digest, tail, options); // it may have been written wrong here
-  try {
-    return await read();
-  } catch (error) {
-    if (!isWrong(error)) throw error;
-    await fetcher.forget(digest, tail);
-    const what = `${fetcher.sourceOf(digest)} sent a layer that is not ${digest}: ${error.message}`;
-    throw new BentoError('REMOTE_INVALID', what, {
-      hint: 'nothing of it was kept; the registry, or something on the way to it, is broken',
-      cause: error,
+    await fetcher.again(digest, tail, options); // it may have been written wrong here
+    return await read().catch(async (cause: unknown) => {
+      if (!isWrong(cause)) throw cause;
+      await fetcher.forget(digest, tail);
+      throw wrongLayer(digest, fetcher.sourceOf(digest), cause);
     });
-  }
+  });
+  if (toc !== undefined && 'json' in toc) await onToc?.(digest, toc);
+  return toc !== undefined;
+}
+
+function wrongLayer(digest: Digest, source: string, cause: BentoError): BentoError {
+  return new BentoError('REMOTE_INVALID', `${source} sent a layer that is not ${digest}: ${cause.message}`, {
+    hint: 'nothing of it was kept; the registry, or something on the way to it, is broken',
+    cause,
+  });
 }
 
 function tailOf(sizeBytes: number, fileCount: string | undefined): ByteSpan {

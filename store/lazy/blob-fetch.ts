@@ -4,8 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BentoError } from '../errors.ts';
 import { LAZY_BLOCK_BYTES, type ByteSpan, type LazyFile } from '../lazy-file.ts';
 import type { Repository } from '../registry/repository.ts';
-import { planRequests, ReadAhead } from './request-plan.ts';
+import { piecesOf, planRequests, ReadAhead } from './request-plan.ts';
 
+/** Whoever catches up with what is fetched ahead waits for a piece of it as a whole. */
+const AHEAD_PIECE_BYTES = 256 << 10;
 /** Before a registry that nobody reaches is asked again. */
 const PAUSE_MS = 500;
 
@@ -126,8 +128,25 @@ export class BlobFetch {
     const last = missing.at(-1);
     if (last === undefined) return;
     const { now, ahead } = this.#readAhead.next({ offset: missing[0]?.offset ?? 0, end: last.end });
-    const spans = [...missing, { offset: last.offset, end: now.end }, ...(ahead === undefined ? [] : [ahead])];
-    await this.#want(spans);
+    await this.#want([...missing, { offset: last.offset, end: now.end }]);
+    if (ahead !== undefined) void this.#fetchAhead(ahead, this.#requestsFor([now]));
+  }
+
+  /**
+   * Fetches what nobody waits for yet, piece by piece once what somebody waits for is here: beside it, it would take half of
+   * the line. What fails is tried again, and told, when it is read.
+   */
+  async #fetchAhead(span: ByteSpan, before: readonly Promise<void>[]): Promise<void> {
+    await Promise.allSettled(before);
+    const pieces = piecesOf(span, AHEAD_PIECE_BYTES)[Symbol.iterator]();
+    const lane = async (): Promise<void> => {
+      for (const piece of pieces) {
+        if (this.#end.signal.aborted || this.isOver) return;
+        await this.#want([piece]);
+        await Promise.all(this.#requestsFor([piece]));
+      }
+    };
+    await Promise.allSettled([lane(), lane()]);
   }
 
   /** Those who want something at the same moment are asked for together. */

@@ -1,6 +1,4 @@
-import { createRequire } from 'node:module';
 import type { IncomingHttpHeaders } from 'node:http';
-import type * as undiciModule from 'undici';
 import type { Dispatcher } from 'undici';
 
 import { BentoError, errnoOf } from '../errors.ts';
@@ -8,6 +6,7 @@ import { programVersion } from '../version.ts';
 import { CONNECTION_COUNT_MAX, REDIRECT_COUNT_MAX, type TimeLimits } from './limits.ts';
 import { Ways, type Proxy } from './proxies.ts';
 import { Transient } from './retry.ts';
+import { undici } from './undici.ts';
 
 /** Bytes of a request, made anew for every try. */
 export interface HttpBody {
@@ -53,17 +52,9 @@ const BROKEN_TLS =
 const PROXY_REFUSES = /^Proxy (?:response \(4|Authentication Required)/;
 const BAD_ANSWER = /^(?:HPE_(?!INVALID_EOF)|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_EXCEEDED)/;
 
-let loaded: typeof undiciModule | undefined;
-
-/** Loaded by whoever speaks to a registry: a hundred files. */
-function undici(): typeof undiciModule {
-  return (loaded ??= createRequire(import.meta.url)('undici') as typeof undiciModule);
-}
-
 /** Requests and answers over HTTP: connections, proxies, time limits and redirects. It knows nothing of registries. */
 export class Exchange {
   readonly #limits: TimeLimits;
-  readonly #undici = undici();
   readonly #ways: Ways;
   readonly #userAgent = `bento/${programVersion()}`;
   /** Origins that have answered: when one cannot be reached now, it is the network. */
@@ -73,7 +64,7 @@ export class Exchange {
     this.#limits = limits;
     const { connectMs: connectTimeout, idleMs: bodyTimeout } = limits;
     const options = { connections: CONNECTION_COUNT_MAX, connectTimeout, bodyTimeout };
-    this.#ways = new Ways(this.#undici, options, process.env);
+    this.#ways = new Ways(options, process.env);
   }
 
   /** Ends all connections. */
@@ -108,7 +99,7 @@ export class Exchange {
     const upload =
       body === undefined || Buffer.isBuffer(body) ? undefined : new Upload(body, this.#limits.idleMs, signal);
     try {
-      const answer = await this.#undici.request(url, {
+      const answer = await undici.request(url, {
         method,
         headers: {
           'user-agent': this.#userAgent,

@@ -1,8 +1,8 @@
-import type * as undiciModule from 'undici';
-import type { Dispatcher } from 'undici';
+import type { Agent, Dispatcher } from 'undici';
 
 import { BentoError } from '../errors.ts';
 import { isLoopback } from './address.ts';
+import { undici } from './undici.ts';
 
 /** A proxy that the environment names. */
 export interface Proxy {
@@ -67,13 +67,11 @@ function parseProxy(variable: string, text: string): Proxy {
 
 /** Connections, those through each proxy apart. */
 export class Ways {
-  readonly #undici: typeof undiciModule;
-  readonly #options: undiciModule.Agent.Options;
+  readonly #options: Agent.Options;
   readonly #env: Environment;
   readonly #agents = new Map<string, Dispatcher>();
 
-  constructor(undici: typeof undiciModule, options: undiciModule.Agent.Options, env: Environment) {
-    this.#undici = undici;
+  constructor(options: Agent.Options, env: Environment) {
     this.#options = options;
     this.#env = env;
   }
@@ -93,19 +91,18 @@ export class Ways {
   }
 
   #newAgent(proxy: Proxy | undefined): Dispatcher {
-    const { Agent, Pool, ProxyAgent } = this.#undici;
     const options = this.#options;
-    if (proxy === undefined) return new Agent(options);
+    if (proxy === undefined) return new undici.Agent(options);
     const { username, password } = proxy.url;
     const credentials = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString(
       'base64',
     );
-    return new ProxyAgent({
+    return new undici.ProxyAgent({
       ...options,
       uri: proxy.shown,
       ...(username !== '' && { token: `Basic ${credentials}` }),
       proxyTunnel: false, // many proxies take CONNECT for TLS only
-      factory: (origin, poolOptions) => new Pool(origin, Object.assign({}, options, poolOptions)),
+      factory: (origin, poolOptions) => new undici.Pool(origin, Object.assign({}, options, poolOptions)),
     });
   }
 }

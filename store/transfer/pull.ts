@@ -9,7 +9,7 @@ import { CONFIG_BYTES_MAX, KEYS, MANIFEST_BYTES_MAX, type Descriptor, type Manif
 import { formatPlatform, thisPlatform, type Platform } from '../platform.ts';
 import { isTag } from '../ref.ts';
 import { beginLazily, type LazyBeginning } from '../lazy/begin-blob.ts';
-import type { Repository } from '../registry/repository.ts';
+import type { RemoteManifest, Repository } from '../registry/repository.ts';
 import type { Store } from '../store.ts';
 import { fetchBlob } from './fetch-blob.ts';
 import { findImage, isIndexType } from './find-image.ts';
@@ -81,6 +81,9 @@ interface RemoteCheckpoint {
   bytes: Buffer;
   manifest: Manifest;
 }
+
+/** A manifest or index that a registry has; its bytes if they were sent along. */
+type NamedManifest = Pick<RemoteManifest, 'descriptor'> & Partial<RemoteManifest>;
 
 interface WantedBlob {
   digest: Digest;
@@ -181,7 +184,7 @@ interface Gathering {
 async function readManifests(pool: BlobPool, tags: readonly string[], to: Gathering): Promise<RemoteCheckpoint[]> {
   const found = new Map<string, RemoteCheckpoint>();
   await inParallel(tags, to.work.signal, async (tag, signal) => {
-    const there = await to.work.repository.headManifest(tag, { signal });
+    const there = await askFor(tag, { ...to.work, signal });
     if (there === undefined) {
       if (to.work.reference !== undefined) throw noSuchTag(tag, to.work);
       return; // deleted since the tags were listed
@@ -192,6 +195,13 @@ async function readManifests(pool: BlobPool, tags: readonly string[], to: Gather
     });
   });
   return tags.flatMap((tag) => found.get(tag) ?? []);
+}
+
+/** The bytes come at once where one is asked for; of all that a repository has, most may be here already. */
+async function askFor(tag: string, { repository, reference, signal }: Work): Promise<NamedManifest | undefined> {
+  if (reference !== undefined) return await repository.getManifest(tag, { signal });
+  const descriptor = await repository.headManifest(tag, { signal });
+  return descriptor && { descriptor };
 }
 
 /** What was asked for by its digest gets a name, or the next garbage collection would take it. */
@@ -205,14 +215,18 @@ export function nameOfDigest(digest: Digest): string {
 }
 
 /** Of a list of images, the one for the platform, if it was asked for: nobody wants all that a repository of images has. */
-async function readImage(pool: BlobPool, there: Descriptor, work: Work): Promise<Omit<RemoteCheckpoint, 'tag'>> {
+async function readImage(pool: BlobPool, there: NamedManifest, work: Work): Promise<Omit<RemoteCheckpoint, 'tag'>> {
   const { reference, platform = thisPlatform(), onEvent } = work;
-  if (reference === undefined && isIndexType(there.mediaType)) {
-    throw new BentoError('FORMAT_UNSUPPORTED', `${shortDigest(there.digest)} is a list of images, not a checkpoint`);
+  const { descriptor, bytes } = there;
+  if (reference === undefined && isIndexType(descriptor.mediaType)) {
+    const name = shortDigest(descriptor.digest);
+    throw new BentoError('FORMAT_UNSUPPORTED', `${name} is a list of images, not a checkpoint`);
   }
-  const read = async ({ digest }: Descriptor): Promise<Buffer> =>
-    (await readStored(pool, digest)) ?? (await readRemote(digest, work));
-  const { index, ...image } = await findImage(there, read, { platform, where: nameOf(work) });
+  const read = async ({ digest }: Descriptor): Promise<Buffer> => {
+    if (bytes !== undefined && digest === descriptor.digest) return bytes;
+    return (await readStored(pool, digest)) ?? (await readRemote(digest, work));
+  };
+  const { index, ...image } = await findImage(descriptor, read, { platform, where: nameOf(work) });
   checkSize(image.manifest.config, CONFIG_BYTES_MAX);
   for (const layer of image.manifest.layers) checkSize(layer, LAYER_BYTES_MAX);
   if (index !== undefined) {
