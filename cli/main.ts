@@ -24,7 +24,12 @@ for (const stream of [process.stdout, process.stderr]) {
 }
 
 process.on('uncaughtException', (error) => process.exit(fail(error))); // rejections that nobody awaits end here too
-process.exitCode = await main(process.argv.slice(2)).catch(fail);
+process.exitCode = 1; // should nothing be left to wait for, although no end was reached
+void main(process.argv.slice(2))
+  .catch(fail)
+  .then((code) => {
+    process.exitCode = code;
+  });
 
 async function main(words: readonly string[]): Promise<number> {
   const line = readCommandLine(words);

@@ -1,4 +1,6 @@
 import { createRequire } from 'node:module';
+import { setFlagsFromString } from 'node:v8';
+
 import type { Agent, Dispatcher, Pool, ProxyAgent } from 'undici';
 
 /** The modules of undici that are used. */
@@ -12,7 +14,15 @@ type SendRequest = (
   options: Dispatcher.RequestOptions & { origin: string },
 ) => Promise<Dispatcher.ResponseData>;
 
-const load = createRequire(import.meta.url) as <Module>(name: string) => Module;
+const requirePackage = createRequire(import.meta.url);
+let isFirst = true;
+
+function load(name: string): unknown {
+  // Its parser is WebAssembly, which V8 works on for a third of a second beside us to make it fast: more than we have use for.
+  if (isFirst) setFlagsFromString('--liftoff-only');
+  isFirst = false;
+  return requirePackage(name);
+}
 
 /**
  * The parts of undici that a client of a registry needs, each loaded when it is first used: the package's own index loads a
@@ -20,19 +30,19 @@ const load = createRequire(import.meta.url) as <Module>(name: string) => Module;
  */
 export const undici = {
   get Agent() {
-    return load<typeof Agent>(AGENT);
+    return load(AGENT) as typeof Agent;
   },
   get Pool() {
-    return load<typeof Pool>(POOL);
+    return load(POOL) as typeof Pool;
   },
   get ProxyAgent() {
-    return load<typeof ProxyAgent>(PROXY_AGENT);
+    return load(PROXY_AGENT) as typeof ProxyAgent;
   },
   async request(
     url: URL,
     { dispatcher, ...options }: Omit<Dispatcher.RequestOptions, 'origin' | 'path'> & { dispatcher: Dispatcher },
   ): Promise<Dispatcher.ResponseData> {
     const path = url.pathname + url.search;
-    return await load<SendRequest>(REQUEST).call(dispatcher, { ...options, origin: url.origin, path });
+    return await (load(REQUEST) as SendRequest).call(dispatcher, { ...options, origin: url.origin, path });
   },
 };

@@ -10,8 +10,11 @@ export interface IndexWorkerData {
   manifest: Digest;
 }
 
+async function main({ storeRoot, manifest }: IndexWorkerData): Promise<void> {
+  const store = new Store(storeRoot);
+  using index = await IndexDatabase.open(store.cacheDir);
+  await openTree(treeSource(store, index), await store.loadCheckpoint(manifest));
+}
+
 // A thread that ends when it is done: what indexing 100,000 files leaves behind, a quarter of a gigabyte, goes with it.
-const { storeRoot, manifest } = workerData as IndexWorkerData;
-const store = new Store(storeRoot);
-using index = await IndexDatabase.open(store.cacheDir);
-await openTree(treeSource(store, index), await store.loadCheckpoint(manifest));
+void main(workerData as IndexWorkerData);

@@ -83,10 +83,6 @@ const GARBAGE_BYTES_MAX = 32 << 20;
 const { storeRoot, verified, reads, slow, only, wakeFd } = workerData as ServeWorkerData;
 allowGarbage(GARBAGE_BYTES_MAX, 'major');
 const firstReads = new FirstReads(new ReadLog(reads));
-const serving: Serving = {
-  ...(await openServing(storeRoot, verified)),
-  onRead: (id) => firstReads.note(id),
-};
 
 /** A connection among others. */
 interface Polled {
@@ -104,7 +100,7 @@ interface Service {
   workspace: OpenWorkspace | undefined;
 }
 
-function serviceFor(connection: ConnectionToServe): Service {
+function serviceFor(serving: Serving, connection: ConnectionToServe): Service {
   const { tree, options } = servedTree(serving, connection);
   const { target, shows } = connection;
   const workspace = shows.kind === 'workspace' ? openServedWorkspace(serving, { ...connection, shows }) : undefined;
@@ -134,14 +130,14 @@ function end({ fd, target, close }: { fd: number; target: string; close: () => v
   tell({ ended: target });
 }
 
-function serveOnly(connection: ConnectionToServe): void {
-  const { tree, options, close } = serviceFor(connection);
+function serveOnly(serving: Serving, connection: ConnectionToServe): void {
+  const { tree, options, close } = serviceFor(serving, connection);
   serve(connection.fd, tree, options);
   end({ ...connection, close });
 }
 
 /** Serves what the parent posts, all in one thread: fifty mounts of an ordinary user cost one. */
-function servePolled(wake: number): never {
+function servePolled(serving: Serving, wake: number): never {
   const buffers = serveBuffers();
   const served = new Map<number, Polled>();
   const polled = new PollSet();
@@ -169,7 +165,7 @@ function servePolled(wake: number): never {
       end({ fd, target, close: () => undefined });
       return;
     }
-    const { tree, options, ...service } = serviceFor(connection);
+    const { tree, options, ...service } = serviceFor(serving, connection);
     const answering = new Connection(fd, tree, { ...options, buffers });
     served.set(fd, { ...service, connection: answering, target });
   }
@@ -227,7 +223,12 @@ function receiveAgain(): AnswerAgain | undefined {
   return receiveMessageOnPort(slow)?.message as AnswerAgain | undefined;
 }
 
-if (only !== undefined) serveOnly(only);
-else if (wakeFd !== undefined) servePolled(wakeFd);
-serving.reader.close();
-serving.index.close();
+async function main(): Promise<void> {
+  const serving: Serving = { ...(await openServing(storeRoot, verified)), onRead: (id) => firstReads.note(id) };
+  if (only !== undefined) serveOnly(serving, only);
+  else if (wakeFd !== undefined) servePolled(serving, wakeFd);
+  serving.reader.close();
+  serving.index.close();
+}
+
+void main();

@@ -199,7 +199,7 @@ class Server {
     this.#slow.postMessage({ ended: target } satisfies SlowWorkerOrder);
     this.#keepFirstReads();
     tell({ event: 'ended', target });
-    endIfUnused();
+    endIfUnused(this);
   }
 
   /** Nobody's work depends on it. */
@@ -280,8 +280,20 @@ function fail(reason: string): never {
   throw new Error(reason);
 }
 
+async function main(storeRoot: string): Promise<void> {
+  const verified = newVerifiedMemory();
+  const serving = await openServing(storeRoot, verified);
+  await serving.cache.trim(); // its cap may be lower than when it was filled
+  const server = new Server(serving, verified);
+  process.on('message', (request: ServerRequest) => {
+    server.obey(request).catch((error: unknown) => fail(`${request.op}: ${String(error)}`));
+  });
+  process.on('disconnect', () => endIfUnused(server));
+  process.on('uncaughtException', (error) => fail(error.stack ?? error.message));
+}
+
 /** Without a supervisor it goes on as long as somebody uses what it serves. */
-function endIfUnused(): void {
+function endIfUnused(server: Server): void {
   if (!process.connected && server.isIdle) process.kill(process.pid, 'SIGKILL');
 }
 
@@ -291,13 +303,4 @@ try {
   // Where it may not be set, it stays as it is.
 }
 process.umask(0); // what is made in a workspace gets the permissions that its maker asked for
-const [storeRoot = ''] = process.argv.slice(2);
-const verified = newVerifiedMemory();
-const serving = await openServing(storeRoot, verified);
-await serving.cache.trim(); // its cap may be lower than when it was filled
-const server = new Server(serving, verified);
-process.on('message', (request: ServerRequest) => {
-  server.obey(request).catch((error: unknown) => fail(`${request.op}: ${String(error)}`));
-});
-process.on('disconnect', endIfUnused);
-process.on('uncaughtException', (error) => fail(error.stack ?? error.message));
+void main(process.argv[2] ?? '');

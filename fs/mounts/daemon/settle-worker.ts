@@ -11,9 +11,12 @@ export interface SettleWorkerData {
   shows: WorkspaceKind;
 }
 
+async function main({ storeRoot, shows }: SettleWorkerData): Promise<void> {
+  const serving = await openServing(storeRoot, newVerifiedMemory());
+  settleUpper(new CowTree(treeOptions(serving, shows, new Map())), { followsRedirects: !shows.userxattr });
+  serving.reader.close();
+  serving.index.close();
+}
+
 // A thread that ends when it is done: copying what is missing of large files may take a while.
-const { storeRoot, shows } = workerData as SettleWorkerData;
-const serving = await openServing(storeRoot, newVerifiedMemory());
-settleUpper(new CowTree(treeOptions(serving, shows, new Map())), { followsRedirects: !shows.userxattr });
-serving.reader.close();
-serving.index.close();
+void main(workerData as SettleWorkerData);

@@ -216,7 +216,10 @@ function tell(message: SlowWorkerMessage): void {
   parentPort?.postMessage(message);
 }
 
-const { storeRoot, verified } = workerData as SlowWorkerData;
-allowGarbage(GARBAGE_BYTES_MAX, 'major');
-const lane = new SlowLane(await openServing(storeRoot, verified));
-parentPort?.on('message', (order: SlowWorkerOrder) => lane.obey(order));
+async function main({ storeRoot, verified }: SlowWorkerData): Promise<void> {
+  allowGarbage(GARBAGE_BYTES_MAX, 'major');
+  const lane = new SlowLane(await openServing(storeRoot, verified));
+  parentPort?.on('message', (order: SlowWorkerOrder) => lane.obey(order));
+}
+
+void main(workerData as SlowWorkerData);

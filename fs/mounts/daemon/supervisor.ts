@@ -434,4 +434,4 @@ async function main(storeRoot: string): Promise<void> {
 }
 
 const [storeRoot] = process.argv.slice(2);
-if (storeRoot !== undefined) await main(storeRoot);
+if (storeRoot !== undefined) void main(storeRoot);
