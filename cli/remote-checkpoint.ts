@@ -4,7 +4,7 @@ import { shareBlobs } from '../store/blob-lock.ts';
 import type { Checkpoint } from '../store/checkpoint.ts';
 import type { Digest } from '../store/digest.ts';
 import { BentoError } from '../store/errors.ts';
-import type { StoredToc } from '../store/layers/layer-reader.ts';
+import type { ArrivedToc } from '../store/lazy/begin-blob.ts';
 import type { TreeSource } from '../fs/tree/index-checkpoint.ts';
 import { parseRef } from '../store/ref.ts';
 import { formatRemoteRef, isRemoteRef, parseRemoteRef, type RemoteRef } from '../store/registry/remote-ref.ts';
@@ -96,13 +96,13 @@ async function fetchCheckpoint(
               fetcher,
               source,
               fetchesRest: lazy === 'rest',
-              ...(isMounted && { onToc: async (layer: Digest, toc: StoredToc) => await layers.index(layer, toc) }),
+              onToc: async (layer, toc) => await layers.index(layer, toc),
             },
       onEvent: (event) => showPull(event, progress, ctx),
     });
-    if (isMounted) layers.prepare();
+    if (lazy !== 'off') layers.prepare();
     const checkpoint = await pulled;
-    if (isMounted) await layers.finish(checkpoint);
+    if (lazy !== 'off') await layers.finish(checkpoint);
     const { digest, size } = checkpoint;
     const { mediaType } = checkpoint.manifest;
     const layout = store.layout(storeNameFor(ref, checkpoint));
@@ -137,10 +137,10 @@ class ArrivingLayers {
     this.#source().catch(() => undefined);
   }
 
-  /** @throws BentoError as `indexToc` */
-  async index(layer: Digest, toc: StoredToc): Promise<void> {
+  /** As `indexToc`. */
+  async index(layer: Digest, toc: ArrivedToc): Promise<boolean> {
     const { indexToc } = await import('../fs/tree/index-checkpoint.ts');
-    indexToc(await this.#source(), layer, toc);
+    return indexToc(await this.#source(), layer, toc);
   }
 
   /** Those that came in another way, and what they make together. @throws BentoError as `openTree` */

@@ -32,6 +32,8 @@ export interface IndexedLayer {
   hasXattrs: boolean;
   /** Something it shows belongs to another than the owner of the workspace. */
   hasOwners: boolean;
+  /** What it was read from, as long as nobody has seen the layer itself: `LayerToIndex.claimedToc`. */
+  claimedToc: Digest | undefined;
 }
 
 interface LayerRow {
@@ -43,6 +45,7 @@ interface LayerRow {
   lower_links: number;
   has_xattrs: number;
   has_owners: number;
+  claimed_toc: Digest | null;
 }
 
 export type ChunkPlace = Pick<Chunk, 'blobOffset' | 'blobBytes' | 'innerOffset'>;
@@ -128,6 +131,7 @@ export class Entries {
       hasLowerLinks: row.lower_links !== 0,
       hasXattrs: row.has_xattrs !== 0,
       hasOwners: row.has_owners !== 0,
+      claimedToc: row.claimed_toc ?? undefined,
     };
   }
 

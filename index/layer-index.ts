@@ -25,6 +25,8 @@ export interface LayerToIndex {
   entries: readonly PackedEntry[];
   /** Directories that hide their lower namesakes, with or without an entry of their own. */
   opaqueDirs: readonly ByteString[];
+  /** All this is from a table of contents of this digest, which a manifest says is that of the layer. Nobody has seen the layer. */
+  claimedToc?: Digest | undefined;
 }
 
 interface Draft {
@@ -218,12 +220,26 @@ export class StreamedLayer {
 
 /** Writes a layer's rows anew under the number it has: whoever knows their ids finds the same things there. */
 export function reindexLayer(index: IndexDatabase, layer: LayerToIndex): number {
+  return rewriteLayer(index, layer, (known) => known ?? takeNumbers(index, 1));
+}
+
+/** The same under another number: who knows an id has something else in mind, and finds nothing. */
+export function replaceLayer(index: IndexDatabase, layer: LayerToIndex): number {
+  return rewriteLayer(index, layer, () => takeNumbers(index, 1));
+}
+
+function rewriteLayer(
+  index: IndexDatabase,
+  layer: LayerToIndex,
+  numberFor: (known: number | undefined) => number,
+): number {
   const draft = draftOf(layer);
   return index.db
     .transaction(() => {
-      const number = layerNumber(index, layer.digest) ?? takeNumbers(index, 1);
-      deleteRows(index, number);
-      index.db.prepare('DELETE FROM layers WHERE number = ?').run(number);
+      const known = layerNumber(index, layer.digest);
+      if (known !== undefined) deleteRows(index, known);
+      index.db.prepare('DELETE FROM layers WHERE digest = ?').run(layer.digest);
+      const number = numberFor(known);
       insertLayer(index, number, layer, draft);
       return number;
     })
@@ -245,19 +261,25 @@ function draftOf(layer: LayerToIndex): LayerDraft {
 
 function insertLayer(index: IndexDatabase, number: number, layer: LayerToIndex, draft: LayerDraft): void {
   insertRows(index, number, draft.drafts);
-  insertLayerRow(index, number, { digest: layer.digest, kind: layer.kind, ...draft.totals() });
+  const { digest, kind, claimedToc } = layer;
+  insertLayerRow(index, number, { digest, kind, claimedToc, ...draft.totals() });
 }
 
 function insertLayerRow(
   index: IndexDatabase,
   number: number,
-  layer: Pick<LayerToIndex, 'digest' | 'kind'> & LayerTotals,
+  layer: Pick<LayerToIndex, 'digest' | 'kind' | 'claimedToc'> & LayerTotals,
 ): void {
-  const { digest, kind, entryCount, contentBytes } = layer;
+  const { digest, kind, entryCount, contentBytes, claimedToc = null } = layer;
   const flags = [layer.hasLowerLinks, layer.hasXattrs, layer.hasOwners].map(Number);
   index.db
-    .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?)')
-    .run(number, digest, kind, entryCount, contentBytes, ...flags);
+    .prepare('INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)')
+    .run(number, digest, kind, entryCount, contentBytes, ...flags, claimedToc);
+}
+
+/** The layer is here, and has the table of contents that was claimed. */
+export function confirmToc({ db }: IndexDatabase, digest: Digest): void {
+  db.prepare('UPDATE layers SET claimed_toc = NULL WHERE digest = ?').run(digest);
 }
 
 export function layerNumber(index: IndexDatabase, digest: Digest): number | undefined {

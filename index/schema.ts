@@ -1,7 +1,7 @@
 import { LARGE_BYTES_MIN } from './rows.ts';
 
 /** Counted up with every change of the schema; a file of another version is made anew. */
-export const SCHEMA_VERSION = 4;
+export const SCHEMA_VERSION = 5;
 
 /**
  * Numbers are handed out by `numbers` and never used twice: to layers, and to the directories of merged trees. An entry's
@@ -21,7 +21,8 @@ CREATE TABLE layers (
   content_bytes INTEGER NOT NULL,
   lower_links INTEGER NOT NULL,         -- 1 when a hard link names a file that is not in the layer itself
   has_xattrs  INTEGER NOT NULL,         -- 1 when something it shows has extended attributes
-  has_owners  INTEGER NOT NULL          -- 1 when something it shows belongs to another than the owner of the workspace
+  has_owners  INTEGER NOT NULL,         -- 1 when something it shows belongs to another than the owner of the workspace
+  claimed_toc TEXT                      -- digest of the table of contents that a manifest says it has: the layer itself was not here
 );
 
 CREATE TABLE trees (                    -- the layers of a checkpoint; each names its directories within the merged tree

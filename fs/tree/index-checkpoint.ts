@@ -1,14 +1,16 @@
 import type { IndexDatabase } from '../../index/database.ts';
 import { Entries } from '../../index/entries.ts';
-import { indexLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
+import { confirmToc, indexLayer, replaceLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
 import { Trees } from '../../index/trees.ts';
 import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
 import { parseDigest, type Digest } from '../../store/digest.ts';
 import { BentoError } from '../../store/errors.ts';
 import { collectLayer } from '../../store/layers/layer-contents.ts';
-import { decodeStoredToc, readToc, streamForeignLayer, type StoredToc } from '../../store/layers/layer-reader.ts';
+import { readToc, readTocJson, streamForeignLayer } from '../../store/layers/layer-reader.ts';
 import { ResumePoints, resumePath } from '../../store/layers/resume-points.ts';
 import { ResumeRecorder } from '../../store/layers/resume-recorder.ts';
+import type { ArrivedToc } from '../../store/lazy/begin-blob.ts';
+import { isPartlyHere } from '../../store/lazy-file.ts';
 import { KEYS } from '../../store/manifest.ts';
 import type { Store } from '../../store/store.ts';
 import { remakeResumePoints } from '../contents/resumed-layers.ts';
@@ -44,14 +46,12 @@ export function treeSource(store: Store, index: IndexDatabase): TreeSource {
  *
  * @throws BentoError BLOB_MISSING, DIGEST_MISMATCH, FORMAT_INVALID or FORMAT_UNSUPPORTED naming the layer
  */
-export async function openTree(
-  source: TreeSource,
-  checkpoint: Checkpoint,
-): Promise<CheckpointTree> {
+export async function openTree(source: TreeSource, checkpoint: Checkpoint): Promise<CheckpointTree> {
   for (const layer of checkpoint.layers) {
     const { digest } = layer.descriptor;
     const indexed = source.entries.layer(digest);
     if (indexed === undefined) indexLayer(source.index, await readLayer(source.store, layer));
+    else if (indexed.claimedToc !== undefined) await checkClaim(source, layer, indexed.claimedToc);
     else if (indexed.kind === 'tar+gzip' && !hasResumePoints(source.store, indexed.digest)) {
       await remakeResumePoints(source.store, indexed.digest);
     }
@@ -66,8 +66,10 @@ export async function openTree(
 
 /** Whether `openTree` has nothing to read but the index. */
 export function isIndexed({ store, entries }: TreeSource, { layers }: Checkpoint): boolean {
-  return layers.every(({ descriptor: { digest } }) => {
+  return layers.every((layer) => {
+    const { digest } = layer.descriptor;
     const indexed = entries.layer(digest);
+    if (indexed?.claimedToc !== undefined) return isClaimOf(store, layer, indexed.claimedToc);
     return indexed !== undefined && (indexed.kind !== 'tar+gzip' || hasResumePoints(store, digest));
   });
 }
@@ -86,10 +88,53 @@ export async function readLayer(store: Store, { descriptor, title }: CheckpointL
   return await readForeign(store, descriptor.digest, kind);
 }
 
-/** As `openTree` does it, of a layer whose table of contents was read and verified before. @throws BentoError FORMAT_INVALID */
-export function indexToc({ index, entries }: TreeSource, digest: Digest, stored: StoredToc): void {
-  const toc = entries.layer(digest) === undefined ? decodeStoredToc(stored) : undefined;
-  if (toc !== undefined) indexLayer(index, { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs });
+/** What layers are read by may be claimed of them by a stranger's manifest. It holds for that one until the layer is here. */
+async function checkClaim(source: TreeSource, layer: CheckpointLayer, claimedToc: Digest): Promise<void> {
+  if (isClaimOf(source.store, layer, claimedToc)) return;
+  const { store, index } = source;
+  const { digest } = layer.descriptor;
+  if (!isPartlyHere(store.root, digest) && (await ownTocDigest(store, digest)) === claimedToc)
+    confirmToc(index, digest);
+  else replaceLayer(index, await readLayer(store, layer));
+}
+
+function isClaimOf(
+  store: Store,
+  { descriptor: { digest, annotations } }: CheckpointLayer,
+  claimedToc: Digest,
+): boolean {
+  return annotations?.[KEYS.tocDigest] === claimedToc && isPartlyHere(store.root, digest);
+}
+
+async function ownTocDigest(store: Store, digest: Digest): Promise<Digest | undefined> {
+  const blob = store.blobs.open(digest);
+  try {
+    return (await readTocJson(blob))?.tocDigest;
+  } finally {
+    blob.close();
+  }
+}
+
+/**
+ * Indexes a layer of which only the table of contents is here.
+ *
+ * @returns false when it has to be here as a whole: the table cannot be used, or another one is claimed of the same layer
+ * @throws BentoError FORMAT_INVALID
+ */
+export function indexToc(
+  { index, entries }: TreeSource,
+  digest: Digest,
+  { tocDigest, isNew, read }: ArrivedToc,
+): boolean {
+  const known = entries.layer(digest);
+  const isKnown = known !== undefined && (known.claimedToc === undefined || known.claimedToc === tocDigest);
+  if (isKnown) return true;
+  if (known !== undefined && !isNew) return false; // somebody may be reading it by the other
+  const toc = read();
+  if (toc === undefined) return false;
+  const { entries: list, opaqueDirs } = toc;
+  replaceLayer(index, { digest, kind: 'estargz', entries: list, opaqueDirs, claimedToc: tocDigest });
+  return true;
 }
 
 /** @returns undefined for a layer without a table of contents that can be used */
@@ -102,7 +147,9 @@ export async function readSeekable(
   try {
     if (tocDigest === undefined) await verifyWhole(store, digest); // nothing else ties the table of contents to the manifest
     const toc = await readToc(blob, tocDigest === undefined ? undefined : parseDigest(tocDigest, KEYS.tocDigest));
-    return toc && { digest, kind: 'estargz', entries: toc.entries, opaqueDirs: toc.opaqueDirs };
+    if (toc === undefined) return undefined;
+    const { entries, opaqueDirs, tocDigest: claimedToc } = toc;
+    return { digest, kind: 'estargz', entries, opaqueDirs, ...(isPartlyHere(store.root, digest) && { claimedToc }) };
   } finally {
     blob.close();
   }

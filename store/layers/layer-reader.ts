@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 
@@ -12,10 +13,11 @@ import { TOC_NAME } from './reserved-names.ts';
 import { BLOCK_BYTES } from './tar-fields.ts';
 import { decodeTarHeader } from './tar-header.ts';
 import { TarInput, type TarBytesListener } from './tar-input.ts';
-import { decodeToc, type TocContents } from './toc-decode.ts';
+import { decodeToc, TocDecoder, type TocContents } from './toc-decode.ts';
 import { TOC_JSON_BYTES_MAX } from './toc.ts';
 
 const TOC_MEMBER_BYTES_MAX = 128 * 1024 * 1024;
+const GUNZIP_CHUNK_BYTES = 256 * 1024;
 
 /** Random access to a blob. */
 export interface BlobReader {
@@ -71,10 +73,46 @@ export async function readTocJson(reader: BlobReader, expected?: Digest): Promis
     await gunzipMember(await readExactly(reader, tocOffset, memberBytes), { sizeMax: TOC_JSON_BYTES_MAX }),
   );
   const tocDigest = digestOf(json);
-  if (expected !== undefined && tocDigest !== expected) {
-    throw new BentoError('DIGEST_MISMATCH', `the table of contents of a layer is ${tocDigest}, not ${expected}`);
-  }
+  if (expected !== undefined) checkTocDigest(tocDigest, expected);
   return { json, tocDigest, tocOffset };
+}
+
+function checkTocDigest(digest: Digest, expected: Digest): void {
+  if (digest === expected) return;
+  throw new BentoError('DIGEST_MISMATCH', `the table of contents of a layer is ${digest}, not ${expected}`);
+}
+
+/**
+ * As `readToc`, of the member as its bytes arrive: it is decoded while more are on their way.
+ *
+ * @throws BentoError DIGEST_MISMATCH when it is not the `expected` one, FORMAT_INVALID, FORMAT_UNSUPPORTED
+ */
+export async function streamToc(
+  member: AsyncIterable<Buffer>,
+  { expected, tocOffset }: { expected: Digest; tocOffset: number },
+): Promise<TocContents> {
+  const decoder = new TocDecoder();
+  const hash = createHash('sha256');
+  let head: Buffer | undefined = Buffer.alloc(0);
+  let leftBytes = -1;
+  for await (const bytes of gunzip(member)) {
+    let json = bytes;
+    if (head !== undefined) {
+      head = Buffer.concat([head, bytes]);
+      if (head.length < BLOCK_BYTES) continue;
+      leftBytes = tocBytes(head);
+      json = head.subarray(BLOCK_BYTES);
+      head = undefined;
+    }
+    const ours = json.subarray(0, leftBytes);
+    hash.update(ours);
+    decoder.push(ours);
+    leftBytes -= ours.length;
+    if (leftBytes === 0) break;
+  }
+  if (leftBytes !== 0) throw invalidLayer('its table of contents is cut off');
+  checkTocDigest(`sha256:${hash.digest('hex')}`, expected);
+  return decoder.finish({ tocOffset });
 }
 
 /** @returns undefined when chunks cannot be read one by one with it @throws BentoError FORMAT_INVALID */
@@ -90,10 +128,17 @@ export function decodeStoredToc({ json, tocOffset }: StoredToc): TocContents | u
 /** The last member is a tar header, the JSON, padding and the end of the archive. */
 function tocJson(tar: Buffer): Buffer {
   if (tar.length < BLOCK_BYTES) throw invalidLayer('its table of contents is cut off');
+  const sizeBytes = tocBytes(tar);
+  if (sizeBytes > tar.length - BLOCK_BYTES) throw invalidLayer('its table of contents is cut off');
+  return tar.subarray(BLOCK_BYTES, BLOCK_BYTES + sizeBytes);
+}
+
+/** How long the JSON is. @param tar - its header, and what follows */
+function tocBytes(tar: Buffer): number {
   const { name, sizeBytes } = decodeTarHeader(tar.subarray(0, BLOCK_BYTES));
   if (name !== TOC_NAME) throw invalidLayer('its footer points at something else than a table of contents');
-  if (sizeBytes < 0 || sizeBytes > tar.length - BLOCK_BYTES) throw invalidLayer('its table of contents is cut off');
-  return tar.subarray(BLOCK_BYTES, BLOCK_BYTES + sizeBytes);
+  if (sizeBytes < 0) throw invalidLayer('its table of contents is cut off');
+  return sizeBytes;
 }
 
 /**
@@ -118,7 +163,7 @@ export async function* streamForeignLayer(
 
 /** @throws BentoError FORMAT_INVALID when it is cut off or damaged */
 export async function* gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
-  const inflated = createGunzip({ chunkSize: 64 * 1024 });
+  const inflated = createGunzip({ chunkSize: GUNZIP_CHUNK_BYTES });
   pipeline(Readable.from(input), inflated, () => undefined); // an error reaches the loop below through `inflated`
   try {
     for await (const bytes of inflated) yield bytes as Buffer;

@@ -9,7 +9,7 @@ import { checkPath, normalizePath, parseArchivedName, PATH_BYTES_MAX } from './t
 import { CHUNK_BYTES_MAX, TOC_TYPES } from './toc.ts';
 import * as field from './toc-fields.ts';
 import { asCount, asObject, invalidToc } from './toc-fields.ts';
-import { readTocEntries, type Json } from './toc-json.ts';
+import { TocEntries, type Json } from './toc-json.ts';
 
 const ENTRY_TYPES = new Map<unknown, EntryType>(
   Object.entries(TOC_TYPES)
@@ -38,32 +38,64 @@ export interface TocContents extends LayerContents {
   prefetchEnd?: number;
 }
 
+/** As `TocDecoder`, of a document that is here as a whole. @throws BentoError as it does */
+export function decodeToc(json: Buffer, place: TocPlace): TocContents {
+  const decoder = new TocDecoder();
+  decoder.push(json);
+  return decoder.finish(place);
+}
+
 /**
- * Reads the table of contents of an eStargz layer, written by us or by anybody. It is an attacker's until every number
- * and name in it has been checked, which happens here.
+ * Reads the table of contents of an eStargz layer, written by us or by anybody, as it comes. It is an attacker's until every
+ * number and name in it has been checked, which happens here.
  *
- * @throws BentoError FORMAT_INVALID when it breaks a rule, FORMAT_UNSUPPORTED when its chunks are larger than
- *   `CHUNK_BYTES_MAX` or carry no digest (read the layer as plain tar+gzip then)
+ * Both methods throw BentoError FORMAT_INVALID when it breaks a rule, FORMAT_UNSUPPORTED when its chunks are larger than
+ * `CHUNK_BYTES_MAX` or carry no digest (read the layer as plain tar+gzip then).
  */
-export function decodeToc(json: Buffer, { tocOffset }: TocPlace): TocContents {
-  const collector = new LayerCollector();
-  const members = new Members();
-  const landmarks: Group[] = [];
-  for (const group of readGroups(json)) {
-    for (const { offset } of group.data) members.add(asCount(offset, 'offset'));
-    const path = normalizePath(group.name);
-    if (isFormatFile(path)) {
-      if (path !== TOC_NAME) landmarks.push(group);
-      continue;
-    }
-    const item = decodeGroup(group);
-    if (item) collector.add(item);
+export class TocDecoder {
+  readonly #entries = new TocEntries();
+  readonly #collector = new LayerCollector();
+  readonly #members = new Members();
+  readonly #landmarks: Group[] = [];
+  /** The last one: more chunks of it may follow. */
+  #group: Group | undefined;
+
+  push(json: Buffer): void {
+    for (const entry of this.#entries.push(json)) this.#take(entry);
   }
-  members.finish(tocOffset);
-  const contents = collector.finish();
-  for (const { chunks } of contents.entries) for (const chunk of chunks) members.measure(chunk);
-  const prefetchEnd = endOfPrioritised(landmarks, members);
-  return { ...contents, ...(prefetchEnd !== undefined && { prefetchEnd }) };
+
+  finish({ tocOffset }: TocPlace): TocContents {
+    for (const entry of this.#entries.finish()) this.#take(entry);
+    this.#endGroup();
+    this.#members.finish(tocOffset);
+    const contents = this.#collector.finish();
+    for (const { chunks } of contents.entries) for (const chunk of chunks) this.#members.measure(chunk);
+    const prefetchEnd = endOfPrioritised(this.#landmarks, this.#members);
+    return { ...contents, ...(prefetchEnd !== undefined && { prefetchEnd }) };
+  }
+
+  /** A chunk belongs to the entry it follows, whatever its own name says. */
+  #take(entry: Json): void {
+    if (entry['type'] === 'chunk') {
+      if (this.#group === undefined) throw invalidToc('it begins with a chunk');
+      this.#group.data.push(entry);
+      return;
+    }
+    this.#endGroup();
+    const hasData = entry['type'] === 'reg' && asCount(entry['size'], 'size') > 0;
+    this.#group = { head: entry, name: nameOf(entry['name']), data: hasData ? [entry] : [] };
+  }
+
+  #endGroup(): void {
+    const group = this.#group;
+    if (group === undefined) return;
+    for (const { offset } of group.data) this.#members.add(asCount(offset, 'offset'));
+    const path = normalizePath(group.name);
+    if (!isFormatFile(path)) {
+      const item = decodeGroup(group);
+      if (item) this.#collector.add(item);
+    } else if (path !== TOC_NAME) this.#landmarks.push(group);
+  }
 }
 
 /**
@@ -79,22 +111,6 @@ function endOfPrioritised(landmarks: Group[], members: Members): number | undefi
   // It should begin a member. In one that it shares, files that come before it are wanted, too.
   const end = asCount(data['innerOffset'], 'innerOffset') === 0 ? offset : members.endOf(offset);
   return end === 0 ? undefined : end;
-}
-
-/** A chunk belongs to the entry it follows, whatever its own name says. */
-function* readGroups(json: Buffer): Generator<Group, void, undefined> {
-  let group: Group | undefined;
-  for (const entry of readTocEntries(json)) {
-    if (entry['type'] === 'chunk') {
-      if (group === undefined) throw invalidToc('it begins with a chunk');
-      group.data.push(entry);
-      continue;
-    }
-    if (group !== undefined) yield group;
-    const hasData = entry['type'] === 'reg' && asCount(entry['size'], 'size') > 0;
-    group = { head: entry, name: nameOf(entry['name']), data: hasData ? [entry] : [] };
-  }
-  if (group !== undefined) yield group;
 }
 
 function nameOf(json: unknown): ByteString {
@@ -158,7 +174,8 @@ function decodeEntry(path: ByteString, { head, data }: Group, bento: Json): Pack
   if (path === '' && type !== 'dir') throw invalidToc('its root is not a directory');
   if (type !== 'file' && data.length > 0) throw invalidToc(`"${toText(path)}" has chunks but is no file`);
   const sizeBytes = type === 'file' ? asCount(head['size'], 'size') : 0;
-  const digest = type === 'file' && head['digest'] !== undefined ? parseDigest(head['digest'], 'a file digest') : undefined;
+  const digest =
+    type === 'file' && head['digest'] !== undefined ? parseDigest(head['digest'], 'a file digest') : undefined;
   const time = timeOf(head, bento);
   const entry: PackedEntry = {
     path,

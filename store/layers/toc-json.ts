@@ -7,32 +7,75 @@ const [NEWLINE, COMMA] = [0x0a, 0x2c];
 export type Json = Record<string, unknown>;
 
 /**
- * The entries of the document in their order. Ours has one in each line, which is parsed by itself and forgotten before the
- * next one: 30,000 as one value take half as long again. What is written otherwise is parsed as a whole from there on.
- *
- * @throws BentoError FORMAT_INVALID when it is no such document
+ * Takes the document piece by piece, and gives its entries in their order. Ours has one in each line, which is parsed by
+ * itself, and forgotten before the next one: 30,000 as one value take half as long again. What is written otherwise is kept,
+ * from there on, and parsed as a whole.
  */
-export function* readTocEntries(json: Buffer): Generator<Json, void, undefined> {
-  if (json.length > TOC_JSON_BYTES_MAX) throw invalidToc(`it is longer than ${TOC_JSON_BYTES_MAX} bytes`);
-  let count = 0;
-  for (const entry of parseEntries(json)) {
-    count += 1;
-    if (count > TOC_ENTRY_COUNT_MAX) throw invalidToc(`it has more than ${TOC_ENTRY_COUNT_MAX} entries`);
-    yield asObject(entry);
-  }
-}
+export class TocEntries {
+  /** Not parsed yet. */
+  #kept: Buffer[] = [];
+  #keptBytes = 0;
+  #form: 'unknown' | 'lines' | 'rest of lines' | 'other' = 'unknown';
+  #sizeBytes = 0;
+  #count = 0;
 
-function* parseEntries(json: Buffer): Generator<unknown, void, undefined> {
-  let at = json.subarray(0, HEAD.length).equals(HEAD) ? HEAD.length : 0;
-  const isLines = at > 0;
-  while (isLines) {
-    const end = json.indexOf(NEWLINE, at);
-    const entry = end > at && json[end - 1] === COMMA ? parseLine(json.toString('utf8', at, end - 1)) : undefined;
-    if (entry === undefined) break; // the last one, or something that is not ours
-    yield entry;
-    at = end + 1;
+  /** @throws BentoError FORMAT_INVALID when it is no such document */
+  *push(json: Buffer): Generator<Json, void, undefined> {
+    this.#sizeBytes += json.length;
+    if (this.#sizeBytes > TOC_JSON_BYTES_MAX) throw invalidToc(`it is longer than ${TOC_JSON_BYTES_MAX} bytes`);
+    this.#keep(json);
+    const isBegun = this.#form !== 'unknown';
+    if (!isBegun && this.#keptBytes >= HEAD.length) this.#begin();
+    if (this.#form === 'lines' && (!isBegun || json.includes(NEWLINE))) yield* this.#lines();
   }
-  yield* parseWhole((isLines ? TOC_HEAD : '') + json.toString('utf8', at));
+
+  /** What is left when all of it was pushed. @throws BentoError FORMAT_INVALID */
+  *finish(): Generator<Json, void, undefined> {
+    const isRest = this.#form === 'lines' || this.#form === 'rest of lines';
+    for (const entry of parseWhole((isRest ? TOC_HEAD : '') + this.#take().toString('utf8')))
+      yield this.#counted(entry);
+  }
+
+  #begin(): void {
+    const json = this.#take();
+    const isOurs = json.subarray(0, HEAD.length).equals(HEAD);
+    this.#form = isOurs ? 'lines' : 'other';
+    this.#keep(isOurs ? json.subarray(HEAD.length) : json);
+  }
+
+  *#lines(): Generator<Json, void, undefined> {
+    const json = this.#take();
+    let at = 0;
+    for (let end = json.indexOf(NEWLINE); end >= 0; end = json.indexOf(NEWLINE, at)) {
+      const entry = json[end - 1] === COMMA ? parseLine(json.toString('utf8', at, end - 1)) : undefined;
+      if (entry === undefined) {
+        this.#form = 'rest of lines'; // the last one, or something that is not ours
+        break;
+      }
+      yield this.#counted(entry);
+      at = end + 1;
+    }
+    this.#keep(json.subarray(at));
+  }
+
+  #counted(entry: unknown): Json {
+    this.#count += 1;
+    if (this.#count > TOC_ENTRY_COUNT_MAX) throw invalidToc(`it has more than ${TOC_ENTRY_COUNT_MAX} entries`);
+    return asObject(entry);
+  }
+
+  #keep(json: Buffer): void {
+    this.#kept.push(json);
+    this.#keptBytes += json.length;
+  }
+
+  #take(): Buffer {
+    const [only] = this.#kept;
+    const json = this.#kept.length === 1 && only !== undefined ? only : Buffer.concat(this.#kept);
+    this.#kept = [];
+    this.#keptBytes = 0;
+    return json;
+  }
 }
 
 /** @returns undefined when it is no value by itself */

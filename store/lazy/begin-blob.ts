@@ -1,8 +1,20 @@
+import { PassThrough } from 'node:stream';
+
 import { countOf } from '../checkpoint.ts';
 import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { readToc, readTocJson, type LayerToc, type StoredToc } from '../layers/layer-reader.ts';
-import type { ByteSpan } from '../lazy-file.ts';
+import { FOOTER_BYTES } from '../layers/footer.ts';
+import {
+  decodeStoredToc,
+  readFooter,
+  readToc,
+  readTocJson,
+  streamToc,
+  type LayerToc,
+  type StoredToc,
+} from '../layers/layer-reader.ts';
+import type { TocContents } from '../layers/toc-decode.ts';
+import { LAZY_BLOCK_BYTES, type ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
 import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
 import type { LazyFetcher } from './lazy-fetcher.ts';
@@ -23,8 +35,17 @@ export interface LazyBeginning {
   source: LazySource;
   /** Whether the rest is fetched while the checkpoint is mounted. */
   fetchesRest: boolean;
-  /** Gets tables of contents of our layers, which were not looked into; awaited. */
-  onToc?: (layer: Digest, toc: StoredToc) => Promise<void>;
+  /** Gets tables of contents. @returns false to have the layer fetched as a whole */
+  onToc?: (layer: Digest, toc: ArrivedToc) => Promise<boolean>;
+}
+
+/** A table of contents that is the one that the manifest says. */
+export interface ArrivedToc {
+  tocDigest: Digest;
+  /** Nothing of the layer was here. */
+  isNew: boolean;
+  /** What is in it; undefined when it cannot be used. @throws BentoError FORMAT_INVALID */
+  read: () => TocContents | undefined;
 }
 
 /**
@@ -41,7 +62,7 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
   const { storeRoot, source, fetchesRest } = beginning;
   const { digest, size: sizeBytes } = layer;
   const isNew = await createLazyBlob(storeRoot, { digest, sizeBytes, source, fetchesRest });
-  const keeps = await fetchToc(layer, expected, beginning, signal).catch((error: unknown) => {
+  const keeps = await fetchToc(layer, { expected, isNew, beginning, signal }).catch((error: unknown) => {
     if (isNew) removeLazyBlob(storeRoot, digest);
     throw error;
   });
@@ -49,18 +70,27 @@ export async function beginLazily(layer: Descriptor, beginning: LazyBeginning, s
   return keeps;
 }
 
+interface TocWish {
+  expected: Digest;
+  /** Nothing of the layer is here. */
+  isNew: boolean;
+  beginning: LazyBeginning;
+  signal: AbortSignal | undefined;
+}
+
 /** @returns whether the layer has a table of contents that can be used; ours always can, and is not looked into twice */
-async function fetchToc(
-  { digest, size, annotations }: Descriptor,
-  expected: Digest,
-  { fetcher, onToc }: LazyBeginning,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
+async function fetchToc({ digest, size, annotations }: Descriptor, wish: TocWish): Promise<boolean> {
+  const { expected, signal } = wish;
+  const { fetcher, onToc } = wish.beginning;
+  const isTaken = async (read: ArrivedToc['read']): Promise<boolean> =>
+    (await onToc?.(digest, { tocDigest: expected, isNew: wish.isNew, read })) ?? true;
   const options = { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
-  const isOurs = annotations?.[KEYS.fileCount] !== undefined;
+  const arrived = wish.isNew && onToc !== undefined ? await arrivingToc(digest, { size, tail, ...wish }) : undefined;
+  if (arrived !== undefined) return await isTaken(() => arrived);
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
+  const isOurs = annotations?.[KEYS.fileCount] !== undefined;
   const read = async (): Promise<StoredToc | LayerToc | undefined> =>
     isOurs ? await readTocJson(reader, expected) : await readToc(reader, expected);
   const toc = await read().catch(async (error: unknown) => {
@@ -72,8 +102,57 @@ async function fetchToc(
       throw wrongLayer(digest, fetcher.sourceOf(digest), cause);
     });
   });
-  if (toc !== undefined && 'json' in toc) await onToc?.(digest, toc);
-  return toc !== undefined;
+  return toc !== undefined && (await isTaken(() => ('json' in toc ? decodeStoredToc(toc) : toc)));
+}
+
+/**
+ * Fetches a table of contents and looks into it as it comes. The footer, which says where it begins, is asked for beside it.
+ *
+ * @returns undefined when that does not work, whatever the reason: then it is read in the ordinary way
+ */
+async function arrivingToc(
+  digest: Digest,
+  { size, tail, expected, beginning: { fetcher }, signal }: TocWish & { size: number; tail: ByteSpan },
+): Promise<TocContents | undefined> {
+  const options = { signal };
+  const last = blockBefore(size - FOOTER_BYTES);
+  const pieces = new PassThrough({ highWaterMark: TAIL_BYTES_MAX });
+  pieces.on('error', () => undefined); // told to who reads them
+  let at = tail.offset;
+  const onBytes = (offset: number, bytes: Buffer): void => {
+    if (offset === at) pieces.write(bytes);
+    else pieces.destroy(new BentoError('REMOTE_INVALID', 'the connection broke')); // and they come once more
+    at += bytes.length;
+  };
+  const end = fetcher.bring(digest, { offset: last, end: size }, options);
+  const rest = fetcher.bring(digest, { offset: tail.offset, end: last }, { ...options, onBytes });
+  rest.then(
+    () => pieces.end(),
+    (error: unknown) => pieces.destroy(error as Error),
+  );
+  try {
+    await end;
+    const reader = await fetcher.reader(digest, options);
+    const footer = await readFooter(reader);
+    if (footer === undefined || footer.kind === 'external' || footer.tocOffset < tail.offset) return undefined;
+    const { tocOffset, footerBytes } = footer;
+    const member = async function* (): AsyncGenerator<Buffer, void, undefined> {
+      let skipBytes = tocOffset - tail.offset;
+      for await (const piece of pieces as AsyncIterable<Buffer>) {
+        yield piece.subarray(skipBytes);
+        skipBytes = Math.max(skipBytes - piece.length, 0);
+      }
+      const begin = Math.max(last, tocOffset);
+      yield await reader.readAt(begin, size - footerBytes - begin);
+    };
+    const toc = await streamToc(member(), { expected, tocOffset });
+    await rest;
+    return toc;
+  } catch {
+    return undefined;
+  } finally {
+    pieces.destroy();
+  }
 }
 
 function wrongLayer(digest: Digest, source: string, cause: BentoError): BentoError {
@@ -83,10 +162,15 @@ function wrongLayer(digest: Digest, source: string, cause: BentoError): BentoErr
   });
 }
 
+/** It begins with a block: whole blocks are kept. */
 function tailOf(sizeBytes: number, fileCount: string | undefined): ByteSpan {
   const tocBytes = fileCount === undefined ? sizeBytes / TOC_PART : countOf(fileCount) * TOC_BYTES_PER_FILE;
   const tailBytes = Math.min(Math.ceil(tocBytes) + TAIL_BYTES_MIN, TAIL_BYTES_MAX);
-  return { offset: Math.max(sizeBytes - tailBytes, 0), end: sizeBytes };
+  return { offset: blockBefore(Math.max(sizeBytes - tailBytes, 0)), end: sizeBytes };
+}
+
+function blockBefore(offset: number): number {
+  return offset - (offset % LAZY_BLOCK_BYTES);
 }
 
 function isWrong(error: unknown): error is BentoError {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { BentoError } from '../errors.ts';
 import { LAZY_BLOCK_BYTES, type ByteSpan, type LazyFile } from '../lazy-file.ts';
-import type { Repository } from '../registry/repository.ts';
+import type { RangeOptions, Repository } from '../registry/repository.ts';
 import { piecesOf, planRequests, ReadAhead } from './request-plan.ts';
 
 /** Whoever catches up with what is fetched ahead waits for a piece of it as a whole. */
@@ -61,12 +61,16 @@ export class BlobFetch {
     }
   }
 
-  /** The same for exactly these bytes, as one request, for whoever fetches everything anyway. */
-  async bring(span: ByteSpan, options: WaitOptions = {}): Promise<void> {
+  /**
+   * The same for exactly these bytes, as one request, for whoever fetches everything anyway.
+   *
+   * @param options.onBytes - as `Repository.readRange`, if nothing of them was here or on its way
+   */
+  async bring(span: ByteSpan, options: WaitOptions & Pick<RangeOptions, 'onBytes'> = {}): Promise<void> {
     await this.#until(span, options, ([first, ...rest]) => {
       if (first === undefined) return;
       const whole = { offset: first.offset, end: rest.at(-1)?.end ?? first.end };
-      if (this.#requestsFor([whole]).length === 0) this.#start(whole);
+      if (this.#requestsFor([whole]).length === 0) this.#start(whole, options);
     });
   }
 
@@ -174,20 +178,21 @@ export class BlobFetch {
       .map((start) => ({ offset: start, end: Math.min(start + LAZY_BLOCK_BYTES, sizeBytes) }));
   }
 
-  #start(span: ByteSpan): void {
+  #start(span: ByteSpan, options?: Pick<RangeOptions, 'onBytes'>): void {
     const blocks = blocksOf([span]);
-    const request = this.#fetch(span).finally(() => {
+    const request = this.#fetch(span, options).finally(() => {
       for (const block of blocks) if (this.#underWay.get(block) === request) this.#underWay.delete(block);
     });
     request.catch(() => undefined); // told to those who wait for it
     for (const block of blocks) this.#underWay.set(block, request);
   }
 
-  async #fetch({ offset, end }: ByteSpan): Promise<void> {
+  async #fetch({ offset, end }: ByteSpan, options?: Pick<RangeOptions, 'onBytes'>): Promise<void> {
     const { digest, sizeBytes } = this.file;
     const range = { offset, length: end - offset, sizeBytes };
+    const readOptions = { signal: this.#end.signal, onBytes: options?.onBytes };
     await this.#fromAny(async (repository) => {
-      const bytes = this.#whole ? 'ignored' : await repository.readRange(digest, range, { signal: this.#end.signal });
+      const bytes = this.#whole ? 'ignored' : await repository.readRange(digest, range, readOptions);
       if (bytes !== 'ignored') this.file.write(offset, bytes);
       else await (this.#whole ??= this.#downloadWhole(repository).finally(() => (this.#whole = undefined)));
     });

@@ -6,7 +6,7 @@ import { BentoError } from '../errors.ts';
 import type { BlobReader } from '../layers/layer-reader.ts';
 import type { ByteSpan } from '../lazy-file.ts';
 import { readBlob } from '../read-blob.ts';
-import type { Repository } from '../registry/repository.ts';
+import type { RangeOptions, Repository } from '../registry/repository.ts';
 import { BlobFetch, type WaitOptions } from './blob-fetch.ts';
 import { openLazyBlob, promoteLazyBlob } from './lazy-blobs.ts';
 import { readRecord, type LazySource } from './lazy-record.ts';
@@ -52,6 +52,17 @@ export class LazyFetcher {
   async ensure(digest: Digest, span: ByteSpan, options?: WaitOptions): Promise<boolean> {
     const fetch = await this.#fetchOf(digest);
     await fetch?.ensure(span, options);
+    return fetch !== undefined;
+  }
+
+  /**
+   * As `ensure`, for exactly these bytes, in one request.
+   *
+   * @param options.onBytes - as `Repository.readRange`, if nothing of them was here or on its way
+   */
+  async bring(digest: Digest, span: ByteSpan, options?: WaitOptions & Pick<RangeOptions, 'onBytes'>): Promise<boolean> {
+    const fetch = await this.#fetchOf(digest);
+    await fetch?.bring(span, options);
     return fetch !== undefined;
   }
 

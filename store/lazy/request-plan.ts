@@ -52,9 +52,7 @@ export class ReadAhead {
    * @returns `now` what to fetch with it; `ahead` what to fetch after that, for which nobody waits
    */
   next({ offset, end }: ByteSpan): { now: ByteSpan; ahead: ByteSpan | undefined } {
-    const known = this.#streams.find(
-      (stream) => offset >= stream.offset && offset <= stream.end + SKIP_BYTES_MAX,
-    );
+    const known = this.#streams.find((stream) => offset >= stream.offset && offset <= stream.end + SKIP_BYTES_MAX);
     const grown = known === undefined ? WINDOW_BYTES_MIN : known.windowBytes * WINDOW_GROWTH;
     const windowBytes = Math.min(grown, WINDOW_BYTES_MAX);
     const now = { offset, end: Math.max(end, offset + windowBytes) };

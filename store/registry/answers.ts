@@ -12,9 +12,15 @@ const TEXT_LENGTH_MAX = 300;
  * The whole body of an answer.
  *
  * @param what - for the error, as in "the manifest ghcr.io/me/ws:latest"
+ * @param onBytes - gets its pieces as they come
  * @throws BentoError REMOTE_INVALID when it has more than `bytesMax`; Transient when the connection broke
  */
-export async function readBody(answer: HttpAnswer, bytesMax: number, what: string): Promise<Buffer> {
+export async function readBody(
+  answer: HttpAnswer,
+  bytesMax: number,
+  what: string,
+  onBytes?: (bytes: Buffer) => void,
+): Promise<Buffer> {
   const announced = contentLength(answer);
   if (announced !== undefined && announced > bytesMax) {
     discard(answer);
@@ -26,6 +32,7 @@ export async function readBody(answer: HttpAnswer, bytesMax: number, what: strin
     sizeBytes += chunk.length;
     if (sizeBytes > bytesMax) throw tooLarge(what, bytesMax);
     chunks.push(chunk);
+    onBytes?.(chunk);
   }
   return Buffer.concat(chunks);
 }

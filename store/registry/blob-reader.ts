@@ -6,7 +6,7 @@ import { bodyOf, contentLength, expectStatus, readBody } from './answers.ts';
 import { headerOf, type HttpAnswer } from './exchange.ts';
 import type { Host, HostRequest } from './host.ts';
 import { BYTES_PER_MS_MIN } from './limits.ts';
-import type { ReadOptions } from './repository.ts';
+import type { RangeOptions, ReadOptions } from './repository.ts';
 import { Transient } from './retry.ts';
 
 const TARGET_COUNT_MAX = 1000;
@@ -51,7 +51,7 @@ export class BlobReader {
   }
 
   /** As `Repository.readRange`. */
-  async readRange(digest: Digest, range: Range, options?: ReadOptions): Promise<Buffer | 'ignored'> {
+  async readRange(digest: Digest, range: Range, options?: RangeOptions): Promise<Buffer | 'ignored'> {
     const { offset, length, sizeBytes } = range;
     if (!(offset >= 0 && length >= 0 && offset + length <= sizeBytes))
       throw new RangeError(`${offset}+${length} is not within ${sizeBytes} bytes`);
@@ -65,7 +65,11 @@ export class BlobReader {
         this.#remember(digest, answer);
         if (answer.status === 200) return (answer.body.destroy(), 'ignored' as const);
         await this.#checkRange(digest, answer, range, what);
-        const bytes = await readBody(answer, length, `the range of ${this.#named(digest)}`);
+        let at = offset;
+        const bytes = await readBody(answer, length, `the range of ${this.#named(digest)}`, (piece) => {
+          options?.onBytes?.(at, piece);
+          at += piece.length;
+        });
         if (bytes.length !== length) throw this.#invalid(digest, `gives ${bytes.length} bytes for ${length}`);
         return bytes;
       });

@@ -10,6 +10,7 @@ import { fallbackTag, parseReferrers } from './referrers.ts';
 import { pagesOf, parseTags } from './pages.ts';
 import { REFERRER_COUNT_MAX, TAG_COUNT_MAX } from './limits.ts';
 import type {
+  RangeOptions,
   ReadOptions,
   RemoteManifest,
   Repository,
@@ -120,7 +121,7 @@ export class HttpRepository implements Repository {
   async readRange(
     digest: Digest,
     range: { offset: number; length: number; sizeBytes: number },
-    options?: ReadOptions,
+    options?: RangeOptions,
   ): Promise<Buffer | 'ignored'> {
     return await this.#blobs.readRange(digest, range, options);
   }

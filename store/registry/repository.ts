@@ -22,6 +22,11 @@ export interface ReadOptions {
   deadlineMs?: number;
 }
 
+export interface RangeOptions extends ReadOptions {
+  /** Gets the bytes as they come, from `at` in the blob on; after a broken connection from the beginning again. May not be called. */
+  onBytes?: ((at: number, bytes: Buffer) => void) | undefined;
+}
+
 export interface UploadOptions extends ReadOptions {
   /** Repositories of the same registry that may have it: it is mounted from there instead of sent. */
   mountFrom?: readonly string[];
@@ -78,7 +83,7 @@ export interface Repository {
   readRange(
     digest: Digest,
     range: { offset: number; length: number; sizeBytes: number },
-    options?: ReadOptions,
+    options?: RangeOptions,
   ): Promise<Buffer | 'ignored'>;
 
   /**

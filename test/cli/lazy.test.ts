@@ -170,6 +170,18 @@ test('a wrong table of contents is refused, and nothing is kept', async (t) => {
   t.deepEqual(lazyFiles(there), []);
 });
 
+test('a table of contents that breaks off on its way is fetched again', async (t) => {
+  await using registry = await OddRegistry.start();
+  const { remote, files } = await pushWorkspace(t, registry.host);
+  for (const afterBytes of [0, 1000, 70_000]) {
+    const { there, target } = another(t);
+    registry.faults.cutDownload = { afterBytes, times: 3 };
+    (await there.bento(['mount', `${remote}:cp-1`, target])).ok();
+    t.is(registry.faults.cutDownload.times, 0);
+    t.deepEqual(await differences(target, files), []);
+  }
+});
+
 test('a registry that knows no ranges sends the whole layer, once', async (t) => {
   await using registry = await OddRegistry.start({ faults: { ranges: 'ignored' } });
   const { remote, files, layer } = await pushWorkspace(t, registry.host);

@@ -181,7 +181,12 @@ test('FORGET of what a process before has counted does not lose what the kernel 
   const server = newServer(t);
   const ask = (to: WorkspaceServer, operation: Operation, id: number, sent: Buffer): WorkspaceReply =>
     to.ask(workspaceRequest(operation, id, sent, { unique: UNIQUE }));
-  const made = ask(server, 'MKDIR', ROOT, body((out) => encodeMkdirIn(out, 0, { ...MAKE, mode: 0o755 })));
+  const made = ask(
+    server,
+    'MKDIR',
+    ROOT,
+    body((out) => encodeMkdirIn(out, 0, { ...MAKE, mode: 0o755 })),
+  );
   const { nodeId } = decodeEntryOut(made.body);
   for (let count = 1; count < 4; count += 1) t.is(ask(server, 'LOOKUP', ROOT, nameBody('new')).error, 0);
   const next = server.killed();

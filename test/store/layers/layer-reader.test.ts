@@ -4,10 +4,18 @@ import test from 'ava';
 
 import { digestOf } from '../../../store/digest.ts';
 import { BentoError } from '../../../store/errors.ts';
-import { encodeFooter } from '../../../store/layers/footer.ts';
+import { encodeFooter, FOOTER_BYTES } from '../../../store/layers/footer.ts';
 import { collectLayer } from '../../../store/layers/layer-contents.ts';
-import { readChunk, readFooter, readToc, streamForeignLayer } from '../../../store/layers/layer-reader.ts';
-import { decodeToc } from '../../../store/layers/toc-decode.ts';
+import {
+  readChunk,
+  readFooter,
+  readToc,
+  readTocJson,
+  streamForeignLayer,
+  streamToc,
+} from '../../../store/layers/layer-reader.ts';
+import { TOC_HEAD } from '../../../store/layers/toc.ts';
+import { decodeToc, TocDecoder } from '../../../store/layers/toc-decode.ts';
 import { LARGE_BYTES } from '../../../store/layers/layer-writer.ts';
 import { fileOf, entryOf, inPieces, noise, readerOf, readSync, writeLayer } from './layer-fixtures.ts';
 
@@ -18,6 +26,13 @@ type Json = Record<string, unknown>;
 
 function decode(...entries: Json[]): Promise<unknown> {
   const json = Buffer.from(JSON.stringify({ version: 1, entries }));
+  return Promise.resolve().then(() => decodeToc(json, { tocOffset: TOC_OFFSET }));
+}
+
+/** The same as our own documents are written. */
+function decodeLines(...entries: Json[]): Promise<unknown> {
+  const lines = [...entries, regOf({ name: 'last' })].map((entry) => JSON.stringify(entry));
+  const json = Buffer.from(`${TOC_HEAD}${lines.join(',\n')}\n]}\n`);
   return Promise.resolve().then(() => decodeToc(json, { tocOffset: TOC_OFFSET }));
 }
 
@@ -108,8 +123,50 @@ const BAD_TOCS: readonly [string, readonly Json[]][] = [
 for (const [what, entries] of BAD_TOCS) {
   test(`decodeToc() refuses ${what}`, async (t) => {
     await t.throwsAsync(decode(...entries), { instanceOf: BentoError, code: 'FORMAT_INVALID' });
+    await t.throwsAsync(decodeLines(...entries), { instanceOf: BentoError, code: 'FORMAT_INVALID' });
   });
 }
+
+test('TocDecoder says the same of a document in whatever pieces and lines it comes', async (t) => {
+  const samples = Array.from({ length: 40 }, (_, i) => fileOf(`d/f${i}\u00fc`, noise(3000 + i, i)));
+  const { blob } = await writeLayer([...samples, fileOf('large', noise(3_000_000))]);
+  const stored = await readTocJson(readerOf(blob));
+  if (stored === undefined) return t.fail();
+  const { json, tocOffset } = stored;
+  const expected = decodeToc(json, { tocOffset });
+  t.is(expected.entries.length, 41);
+  const document: unknown = JSON.parse(json.toString());
+  const [first = '', ...others] = json.toString().slice(TOC_HEAD.length).split('\n');
+  const forms = {
+    ours: json,
+    'one line': Buffer.from(JSON.stringify(document)),
+    indented: Buffer.from(JSON.stringify(document, undefined, '\t')),
+    'two entries in a line': Buffer.from(`${TOC_HEAD}${first}${others.join('\n')}`),
+    'an entry in two lines': Buffer.from(`${TOC_HEAD}${first.replace(',', ',\n')}\n${others.join('\n')}`),
+  };
+  for (const [form, text] of Object.entries(forms)) {
+    for (const pieceBytes of [1, 7, 1000, text.length]) {
+      const decoder = new TocDecoder();
+      for (let at = 0; at < text.length; at += pieceBytes) decoder.push(text.subarray(at, at + pieceBytes));
+      t.deepEqual(decoder.finish({ tocOffset }), expected, `${form}, ${pieceBytes}`);
+    }
+  }
+});
+
+test('streamToc() reads a table of contents as it comes, and refuses one that is another or cut off', async (t) => {
+  const { blob } = await writeLayer([fileOf('a', 'a'), fileOf('b', noise(200_000))]);
+  const toc = await readToc(readerOf(blob));
+  if (toc === undefined) return t.fail();
+  const { tocOffset, tocDigest: expected, entries } = toc;
+  const member = blob.subarray(tocOffset, blob.length - FOOTER_BYTES);
+  for (const pieceBytes of [1, 100, member.length])
+    t.deepEqual((await streamToc(inPieces(member, pieceBytes), { expected, tocOffset })).entries, entries);
+  await t.throwsAsync(streamToc(inPieces(member), { expected: DIGEST, tocOffset }), { code: 'DIGEST_MISMATCH' });
+  for (const length of [0, 20, member.length >> 1])
+    await t.throwsAsync(streamToc(inPieces(member.subarray(0, length)), { expected, tocOffset }), {
+      code: 'FORMAT_INVALID',
+    });
+});
 
 test('decodeToc() leaves to others what it cannot read in pieces', async (t) => {
   await t.throwsAsync(decode(regOf({ size: 2 ** 50 })), { code: 'FORMAT_UNSUPPORTED' });
