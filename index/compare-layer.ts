@@ -44,8 +44,13 @@ export function checkIntegrity(index: IndexDatabase): string[] {
   }
 }
 
+/** Without what was claimed of the layer before it was here: that is looked at when it is mounted the next time. */
 function layerRow(index: IndexDatabase, number: number): Row {
-  const { number: _number, ...row } = index.db.prepare('SELECT * FROM layers WHERE number = ?').get(number) as Row;
+  const {
+    number: _number,
+    claimed_toc: _claimedToc,
+    ...row
+  } = index.db.prepare('SELECT * FROM layers WHERE number = ?').get(number) as Row;
   return row;
 }
 

@@ -10,6 +10,15 @@ const { Script } = require('node:vm');
 
 const file = path.join(__dirname, 'code', path.basename(__filename));
 const source = readFileSync(file, 'latin1'); // it is ASCII
-const script = new Script(source, { filename: file, cachedData: readFileSync(`${file}.cache`) });
+const script = new Script(source, { filename: file, cachedData: readCache(`${file}.cache`) });
+
+/** @returns undefined where a build was interrupted */
+function readCache(cache) {
+  try {
+    return readFileSync(cache);
+  } catch {
+    return undefined;
+  }
+}
 
 script.runInThisContext()(require, module, exports, __filename, __dirname);

@@ -169,6 +169,11 @@ export function isPartlyHere(storeRoot: string, digest: Digest): boolean {
   return !existsSync(wholePath(storeRoot, digest)) && existsSync(lazyPath(storeRoot, digest));
 }
 
+/** Where the block begins that holds a byte. */
+export function blockBefore(offset: number): number {
+  return offset - (offset % LAZY_BLOCK_BYTES);
+}
+
 /** How many blocks so many bytes take. */
 export function blockCountOf(sizeBytes: number): number {
   return Math.ceil(sizeBytes / LAZY_BLOCK_BYTES);

@@ -1,21 +1,11 @@
-import { PassThrough } from 'node:stream';
-
 import { countOf } from '../checkpoint.ts';
 import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
-import { FOOTER_BYTES } from '../layers/footer.ts';
-import {
-  decodeStoredToc,
-  readFooter,
-  readToc,
-  readTocJson,
-  streamToc,
-  type LayerToc,
-  type StoredToc,
-} from '../layers/layer-reader.ts';
+import { decodeStoredToc, readToc, readTocJson, type LayerToc, type StoredToc } from '../layers/layer-reader.ts';
 import type { TocContents } from '../layers/toc-decode.ts';
-import { LAZY_BLOCK_BYTES, type ByteSpan } from '../lazy-file.ts';
+import { blockBefore, type ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
+import { readArrivingToc } from './arriving-toc.ts';
 import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
 import type { LazyFetcher } from './lazy-fetcher.ts';
 import type { LazySource } from './lazy-record.ts';
@@ -86,8 +76,10 @@ async function fetchToc({ digest, size, annotations }: Descriptor, wish: TocWish
     (await onToc?.(digest, { tocDigest: expected, isNew: wish.isNew, read })) ?? true;
   const options = { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
-  const arrived = wish.isNew && onToc !== undefined ? await arrivingToc(digest, { size, tail, ...wish }) : undefined;
-  if (arrived !== undefined) return await isTaken(() => arrived);
+  if (wish.isNew && onToc !== undefined) {
+    const arrived = await readArrivingToc(fetcher, { digest, sizeBytes: size, tail, expected, signal });
+    if (arrived !== undefined) return await isTaken(() => arrived);
+  }
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);
   const isOurs = annotations?.[KEYS.fileCount] !== undefined;
@@ -105,56 +97,6 @@ async function fetchToc({ digest, size, annotations }: Descriptor, wish: TocWish
   return toc !== undefined && (await isTaken(() => ('json' in toc ? decodeStoredToc(toc) : toc)));
 }
 
-/**
- * Fetches a table of contents and looks into it as it comes. The footer, which says where it begins, is asked for beside it.
- *
- * @returns undefined when that does not work, whatever the reason: then it is read in the ordinary way
- */
-async function arrivingToc(
-  digest: Digest,
-  { size, tail, expected, beginning: { fetcher }, signal }: TocWish & { size: number; tail: ByteSpan },
-): Promise<TocContents | undefined> {
-  const options = { signal };
-  const last = blockBefore(size - FOOTER_BYTES);
-  const pieces = new PassThrough({ highWaterMark: TAIL_BYTES_MAX });
-  pieces.on('error', () => undefined); // told to who reads them
-  let at = tail.offset;
-  const onBytes = (offset: number, bytes: Buffer): void => {
-    if (offset === at) pieces.write(bytes);
-    else pieces.destroy(new BentoError('REMOTE_INVALID', 'the connection broke')); // and they come once more
-    at += bytes.length;
-  };
-  const end = fetcher.bring(digest, { offset: last, end: size }, options);
-  const rest = fetcher.bring(digest, { offset: tail.offset, end: last }, { ...options, onBytes });
-  rest.then(
-    () => pieces.end(),
-    (error: unknown) => pieces.destroy(error as Error),
-  );
-  try {
-    await end;
-    const reader = await fetcher.reader(digest, options);
-    const footer = await readFooter(reader);
-    if (footer === undefined || footer.kind === 'external' || footer.tocOffset < tail.offset) return undefined;
-    const { tocOffset, footerBytes } = footer;
-    const member = async function* (): AsyncGenerator<Buffer, void, undefined> {
-      let skipBytes = tocOffset - tail.offset;
-      for await (const piece of pieces as AsyncIterable<Buffer>) {
-        yield piece.subarray(skipBytes);
-        skipBytes = Math.max(skipBytes - piece.length, 0);
-      }
-      const begin = Math.max(last, tocOffset);
-      yield await reader.readAt(begin, size - footerBytes - begin);
-    };
-    const toc = await streamToc(member(), { expected, tocOffset });
-    await rest;
-    return toc;
-  } catch {
-    return undefined;
-  } finally {
-    pieces.destroy();
-  }
-}
-
 function wrongLayer(digest: Digest, source: string, cause: BentoError): BentoError {
   return new BentoError('REMOTE_INVALID', `${source} sent a layer that is not ${digest}: ${cause.message}`, {
     hint: 'nothing of it was kept; the registry, or something on the way to it, is broken',
@@ -167,10 +109,6 @@ function tailOf(sizeBytes: number, fileCount: string | undefined): ByteSpan {
   const tocBytes = fileCount === undefined ? sizeBytes / TOC_PART : countOf(fileCount) * TOC_BYTES_PER_FILE;
   const tailBytes = Math.min(Math.ceil(tocBytes) + TAIL_BYTES_MIN, TAIL_BYTES_MAX);
   return { offset: blockBefore(Math.max(sizeBytes - tailBytes, 0)), end: sizeBytes };
-}
-
-function blockBefore(offset: number): number {
-  return offset - (offset % LAZY_BLOCK_BYTES);
 }
 
 function isWrong(error: unknown): error is BentoError {

@@ -1,12 +1,12 @@
 import { createRequire } from 'node:module';
 import { setFlagsFromString } from 'node:v8';
 
-import type { Agent, Dispatcher, Pool, ProxyAgent } from 'undici';
+import type * as undiciModule from 'undici';
+import type { Agent, Dispatcher, Pool } from 'undici';
 
 /** The modules of undici that are used. */
 const AGENT = 'undici/lib/dispatcher/agent.js';
 const POOL = 'undici/lib/dispatcher/pool.js';
-const PROXY_AGENT = 'undici/lib/dispatcher/proxy-agent.js';
 const REQUEST = 'undici/lib/api/api-request.js';
 
 type SendRequest = (
@@ -35,8 +35,9 @@ export const undici = {
   get Pool() {
     return load(POOL) as typeof Pool;
   },
+  /** It relies on what the index puts together. */
   get ProxyAgent() {
-    return load(PROXY_AGENT) as typeof ProxyAgent;
+    return (load('undici') as typeof undiciModule).ProxyAgent;
   },
   async request(
     url: URL,
