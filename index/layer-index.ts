@@ -134,13 +134,21 @@ function tooManyEntries(): BentoError {
   return new BentoError('FORMAT_INVALID', `a layer has more than ${POSITION_MAX} files and directories`);
 }
 
-/** Adds a layer's rows in one transaction. Does nothing when the layer is indexed already. Returns its number. */
+/**
+ * Adds a layer's rows in one transaction. Does nothing when the layer is indexed already; but rows that are from another table
+ * of contents, only claimed, make way: under another number, since who knows their ids has something else in mind.
+ *
+ * @returns its number
+ */
 export function indexLayer(index: IndexDatabase, layer: LayerToIndex): number {
   const draft = draftOf(layer);
   return index.db
     .transaction(() => {
-      const existing = layerNumber(index, layer.digest);
-      if (existing !== undefined) return existing;
+      const claims = index.db.prepare('SELECT number, claimed_toc FROM layers WHERE digest = ?');
+      const existing = claims.get(layer.digest) as { number: number; claimed_toc: Digest | null } | undefined;
+      const isOther = existing !== undefined && ![null, layer.claimedToc].includes(existing.claimed_toc);
+      if (existing !== undefined && !isOther) return existing.number;
+      if (existing !== undefined) deleteLayer(index, existing.number);
       const number = takeNumbers(index, 1);
       insertLayer(index, number, layer, draft);
       return number;
@@ -220,30 +228,20 @@ export class StreamedLayer {
 
 /** Writes a layer's rows anew under the number it has: whoever knows their ids finds the same things there. */
 export function reindexLayer(index: IndexDatabase, layer: LayerToIndex): number {
-  return rewriteLayer(index, layer, (known) => known ?? takeNumbers(index, 1));
-}
-
-/** The same under another number: who knows an id has something else in mind, and finds nothing. */
-export function replaceLayer(index: IndexDatabase, layer: LayerToIndex): number {
-  return rewriteLayer(index, layer, () => takeNumbers(index, 1));
-}
-
-function rewriteLayer(
-  index: IndexDatabase,
-  layer: LayerToIndex,
-  numberFor: (known: number | undefined) => number,
-): number {
   const draft = draftOf(layer);
   return index.db
     .transaction(() => {
-      const known = layerNumber(index, layer.digest);
-      if (known !== undefined) deleteRows(index, known);
-      index.db.prepare('DELETE FROM layers WHERE digest = ?').run(layer.digest);
-      const number = numberFor(known);
+      const number = layerNumber(index, layer.digest) ?? takeNumbers(index, 1);
+      deleteLayer(index, number);
       insertLayer(index, number, layer, draft);
       return number;
     })
     .immediate();
+}
+
+function deleteLayer(index: IndexDatabase, number: number): void {
+  deleteRows(index, number);
+  index.db.prepare('DELETE FROM layers WHERE number = ?').run(number);
 }
 
 function deleteRows(index: IndexDatabase, number: number): void {

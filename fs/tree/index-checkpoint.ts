@@ -1,6 +1,6 @@
 import type { IndexDatabase } from '../../index/database.ts';
 import { Entries } from '../../index/entries.ts';
-import { confirmToc, indexLayer, replaceLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
+import { confirmToc, indexLayer, type LayerKind, type LayerToIndex } from '../../index/layer-index.ts';
 import { Trees } from '../../index/trees.ts';
 import type { Checkpoint, CheckpointLayer } from '../../store/checkpoint.ts';
 import { parseDigest, type Digest } from '../../store/digest.ts';
@@ -95,7 +95,7 @@ async function checkClaim(source: TreeSource, layer: CheckpointLayer, claimedToc
   const { digest } = layer.descriptor;
   if (!isPartlyHere(store.root, digest) && (await ownTocDigest(store, digest)) === claimedToc)
     confirmToc(index, digest);
-  else replaceLayer(index, await readLayer(store, layer));
+  else indexLayer(index, await readLayer(store, layer));
 }
 
 function isClaimOf(
@@ -133,7 +133,7 @@ export function indexToc(
   const toc = read();
   if (toc === undefined) return false;
   const { entries: list, opaqueDirs } = toc;
-  replaceLayer(index, { digest, kind: 'estargz', entries: list, opaqueDirs, claimedToc: tocDigest });
+  indexLayer(index, { digest, kind: 'estargz', entries: list, opaqueDirs, claimedToc: tocDigest });
   return true;
 }
 

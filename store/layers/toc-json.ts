@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto';
+
 import { asObject, invalidToc } from './toc-fields.ts';
 import { TOC_ENTRY_COUNT_MAX, TOC_HEAD, TOC_JSON_BYTES_MAX, TOC_VERSION } from './toc.ts';
 
@@ -31,9 +33,13 @@ export class TocEntries {
 
   /** What is left when all of it was pushed. @throws BentoError FORMAT_INVALID */
   *finish(): Generator<Json, void, undefined> {
-    const isRest = this.#form === 'lines' || this.#form === 'rest of lines';
-    for (const entry of parseWhole((isRest ? TOC_HEAD : '') + this.#take().toString('utf8')))
-      yield this.#counted(entry);
+    const rest = this.#take().toString('utf8');
+    for (const entry of this.#count === 0 ? parseWhole(this.#head + rest) : parseRest(rest)) yield this.#counted(entry);
+  }
+
+  /** What was taken from the beginning of the document. */
+  get #head(): string {
+    return this.#form === 'lines' || this.#form === 'rest of lines' ? TOC_HEAD : '';
   }
 
   #begin(): void {
@@ -85,6 +91,14 @@ function parseLine(line: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** The same behind entries that were taken already: a second list instead of theirs, or a comma too many, is refused. */
+function parseRest(rest: string): unknown[] {
+  const taken = randomUUID();
+  const [first, ...entries] = parseWhole(`${TOC_HEAD}"${taken}",${rest}`);
+  if (first !== taken) throw invalidToc('it has several lists of entries');
+  return entries;
 }
 
 function parseWhole(text: string): unknown[] {

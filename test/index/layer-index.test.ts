@@ -2,7 +2,14 @@ import test, { type ExecutionContext } from 'ava';
 
 import { countWrongRows } from '../../index/compare-layer.ts';
 import { Entries } from '../../index/entries.ts';
-import { indexLayer, layerNumber, reindexLayer, StreamedLayer, takeNumbers } from '../../index/layer-index.ts';
+import {
+  indexLayer,
+  layerNumber,
+  reindexLayer,
+  StreamedLayer,
+  takeNumbers,
+  type LayerToIndex,
+} from '../../index/layer-index.ts';
 import {
   ENTRY_TYPES,
   entryId,
@@ -227,6 +234,26 @@ test('indexLayer() of a layer that is indexed does nothing', async (t) => {
   t.is(indexLayer(source.index, again), number ?? -1);
   t.deepEqual(count(), before);
   t.is(source.at('b'), undefined);
+});
+
+test('indexLayer() gives rows that were claimed by another table of contents, and those alone, up', async (t) => {
+  const { index, entries } = await newSource(t);
+  const layerOf = (claimedToc: Digest | undefined): LayerToIndex => ({
+    digest: DIGEST,
+    kind: 'estargz',
+    entries: [packed('a', 'fifo')],
+    opaqueDirs: [],
+    claimedToc,
+  });
+  const [one, other] = [layerOf(digestOf('one')), layerOf(digestOf('other'))];
+  const number = indexLayer(index, one);
+  t.is(indexLayer(index, one), number, 'whoever comes at the same time finds the same rows');
+  const next = indexLayer(index, other);
+  t.true(next > number);
+  const whole = indexLayer(index, layerOf(undefined));
+  t.true(whole > next);
+  t.is(indexLayer(index, one), whole, 'what was seen is not replaced by what is claimed');
+  t.is(entries.layer(DIGEST)?.claimedToc, undefined);
 });
 
 test('indexLayer() refuses what no tree can be, and leaves no rows', async (t) => {

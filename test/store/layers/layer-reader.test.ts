@@ -153,6 +153,21 @@ test('TocDecoder says the same of a document in whatever pieces and lines it com
   }
 });
 
+test('decodeToc() refuses lines that are no such document as a whole', (t) => {
+  const line = JSON.stringify(regOf());
+  const last = JSON.stringify(regOf({ name: 'last' }));
+  for (const rest of [
+    ']}\n', // a comma too many
+    `${last}],"entries":[${last}]}`,
+    `${last}],"version":2}`,
+    `${last}]`,
+    '',
+  ])
+    t.throws(() => decodeToc(Buffer.from(`${TOC_HEAD}${line},\n${rest}`), { tocOffset: TOC_OFFSET }), {
+      code: 'FORMAT_INVALID',
+    });
+});
+
 test('streamToc() reads a table of contents as it comes, and refuses one that is another or cut off', async (t) => {
   const { blob } = await writeLayer([fileOf('a', 'a'), fileOf('b', noise(200_000))]);
   const toc = await readToc(readerOf(blob));
